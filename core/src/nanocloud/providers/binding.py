@@ -1,0 +1,61 @@
+"""The binding contract: run one command of a selected service on behalf of a dependant, inside an envelope."""
+
+from __future__ import annotations
+
+import abc
+import enum
+from typing import TYPE_CHECKING
+
+import attrs
+
+from nanocloud.providers.base import Provider
+
+if TYPE_CHECKING:
+    from nanocloud.providers.runtime import ContainerId, RuntimeProvider
+
+
+@attrs.frozen(kw_only=True)
+class BindingArgument:
+    """One argument. A secret one never appears in an argv: the command gets a path to read it from."""
+
+    value: str = attrs.field(repr=False)
+    secret: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class BindingCall:
+    """One run of a binding command."""
+
+    id: str
+    """Idempotency key: ``<namespace>/<bundle>/<binding id>``."""
+    command: str
+    """A name that the target's image exports, found in ``/usr/lib/nanocloud/bindings``."""
+    arguments: tuple[BindingArgument, ...]
+    container: ContainerId
+    """The running container of the selected service."""
+    runtime: RuntimeProvider
+    attempt: int
+
+
+class BindingResult(enum.Enum):
+    COMPLETED = "Completed"
+    FAILED = "Failed"
+    TIMEOUT = "Timeout"
+
+
+@attrs.frozen(kw_only=True)
+class BindingOutcome:
+    result: BindingResult
+    exit_code: int | None
+    output: str
+    """Standard output and error together, clipped to 1 MiB, with every secret argument masked."""
+    started_at: float
+    finished_at: float
+
+
+class BindingProvider(Provider):
+    """Runs binding commands. A failure of the command is an outcome, not an exception."""
+
+    @abc.abstractmethod
+    async def run(self, call: BindingCall) -> BindingOutcome:
+        """Run the command once and report. Cancellation kills it."""
