@@ -1,0 +1,1 @@
+"""Who is who: the node's certificate authority, its secure assets, tokens."""
