@@ -1,0 +1,99 @@
+"""Binding: one command that a bundle has run in a selected service. Kind ``nanocloud.io/v1 Binding``.
+
+Controllers make bindings; users read them.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import attrs
+
+from nanocloud.models import schema as schemas
+from nanocloud.models.bundle import GROUP
+from nanocloud.models.converter import structure
+from nanocloud.models.kinds import READ_VERBS, Column, ResourceKind, value_at
+from nanocloud.models.meta import Object, name_of
+from nanocloud.models.schema import described
+
+
+class BindingPhase(enum.Enum):
+    PENDING = "Pending"
+    RUNNING = "Running"
+    COMPLETED = "Completed"
+    FAILED = "Failed"
+    TIMEOUT = "Timeout"
+
+
+@attrs.frozen(kw_only=True)
+class SecretKeyRef:
+    """One value of a Secret in the same namespace."""
+
+    name: str = described("The Secret.")
+    key: str = described("The entry of its data.")
+
+
+@attrs.frozen(kw_only=True)
+class BindingValue:
+    """One argument: a value in the open, or a reference to a secret one."""
+
+    value: str | None = described("The argument itself.", default=None)
+    secret_key_ref: SecretKeyRef | None = described("Where the argument is kept.", default=None)
+
+
+@attrs.frozen(kw_only=True)
+class BindingSpec:
+    """What to run where. Written once by the bundle's controller."""
+
+    bundle: str = described("The bundle that asks.")
+    target: str = described("The bundle of the selected service.")
+    binding_id: str = described("Idempotency key within the bundle.")
+    provider: str = described("The binding provider.")
+    command: str = described("Name of an executable that the target's image exports.", maxLength=64)
+    arguments: tuple[BindingValue, ...] = described("In order.", factory=tuple, maxItems=64)
+
+
+_STATUS = schemas.fields(
+    {
+        "phase": schemas.string("Where it stands.", enum=[phase.value for phase in BindingPhase]),
+        "attempts": schemas.integer("Runs so far."),
+        "exitCode": schemas.integer("Of the last run.", nullable=True),
+        "startedAt": schemas.time("When the last run began.") | {"nullable": True},
+        "finishedAt": schemas.time("When the last run ended.") | {"nullable": True},
+        "output": schemas.string("The end of what the last run printed; secrets are masked."),
+        "message": schemas.string("Why it failed."),
+        "nextAttemptAt": schemas.time("When it runs again after a failure.") | {"nullable": True},
+        "observedGeneration": schemas.integer("The generation that this status answers.", format="int64"),
+    },
+    "What controllers observed.",
+)
+
+
+def spec_of(binding: Object) -> BindingSpec:
+    """The typed spec of a stored Binding."""
+    return structure(binding.get("spec", {}), BindingSpec, path="spec", what=f'Binding "{name_of(binding)}"')
+
+
+BINDING = ResourceKind(
+    group=GROUP,
+    plural="bindings",
+    singular="binding",
+    kind="Binding",
+    categories=("nanocloud",),
+    verbs=READ_VERBS,
+    custom=True,
+    schema=schemas.fields(
+        {"spec": schemas.of_class(BindingSpec), "status": _STATUS},
+        "A Binding is one command that a bundle has run in the container of a service it selected.",
+        required=("spec",),
+    ),
+    columns=(
+        Column("Bundle", lambda o: value_at(o, "spec.bundle")),
+        Column("Target", lambda o: value_at(o, "spec.target")),
+        Column("Command", lambda o: value_at(o, "spec.command")),
+        Column("Status", lambda o: value_at(o, "status.phase") or BindingPhase.PENDING.value),
+        Column("Attempts", lambda o: value_at(o, "status.attempts") or 0, type="integer"),
+        Column("Message", lambda o: value_at(o, "status.message"), priority=1),
+    ),
+    selectable=("spec.bundle", "spec.target", "status.phase"),
+)
