@@ -15,6 +15,8 @@ Format (version 1)::
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -99,12 +101,12 @@ class Profile:
 
 
 class Seal(Protocol):
-    def __call__(self, plaintext: bytes, *, context: str) -> str:
-        """Encrypt; ``context`` names the value in its profile and must be the same for ``unseal``."""
+    def __call__(self, plaintext: bytes, context: str, /) -> bytes:
+        """Encrypt; ``context`` names the value and must be the same for ``unseal``. ``Envelope.seal`` is one."""
 
 
 class Unseal(Protocol):
-    def __call__(self, sealed: str, *, context: str) -> bytes:
+    def __call__(self, sealed: bytes, context: str, /) -> bytes:
         """Decrypt what ``seal`` returned for that context."""
 
 
@@ -137,22 +139,26 @@ class _ProfileJson:
     bindings: dict[str, _RecordJson] = attrs.field(factory=dict)
 
 
-def profile_to_json(profile: Profile, seal: Seal) -> dict[str, Any]:
-    """The stored form; calls ``seal`` once for each secret value."""
+def profile_to_json(profile: Profile, seal: Seal, *, owner: str) -> dict[str, Any]:
+    """The stored form; calls ``seal`` once for each secret value.
+
+    Args:
+        owner: ``<namespace>/<bundle>``; a sealed value moved to another bundle's profile does not open.
+    """
     stored: dict[str, Any] = unstructure(
         _ProfileJson(
             version=profile.version,
             service=profile.service,
             image=profile.image,
-            options={name: _seal_option(name, option, seal) for name, option in profile.options.items()},
+            options={name: _seal_option(name, option, seal, owner) for name, option in profile.options.items()},
             services=dict(profile.services),
-            bindings={step: _seal_record(step, record, seal) for step, record in profile.bindings.items()},
+            bindings={step: _seal_record(step, record, seal, owner) for step, record in profile.bindings.items()},
         )
     )
     return stored
 
 
-def profile_from_json(data: object, unseal: Unseal) -> Profile:
+def profile_from_json(data: object, unseal: Unseal, *, owner: str) -> Profile:
     """Read the stored form.
 
     Raises:
@@ -164,31 +170,30 @@ def profile_from_json(data: object, unseal: Unseal) -> Profile:
     return Profile(
         service=stored.service,
         image=Digest(stored.image),
-        options={name: _unseal_option(name, option, unseal) for name, option in stored.options.items()},
+        options={name: _unseal_option(name, option, unseal, owner) for name, option in stored.options.items()},
         services=stored.services,
-        bindings={step: _unseal_record(step, record, unseal) for step, record in stored.bindings.items()},
+        bindings={step: _unseal_record(step, record, unseal, owner) for step, record in stored.bindings.items()},
         version=stored.version,
     )
 
 
-def _seal_option(name: str, option: ResolvedOption, seal: Seal) -> _OptionJson:
+def _seal_option(name: str, option: ResolvedOption, seal: Seal, owner: str) -> _OptionJson:
     if not option.secret:
         return _OptionJson(source=option.source, value=option.value)
-    return _OptionJson(source=option.source, sealed=seal(option.value.encode(), context=f"options/{name}"))
+    return _OptionJson(source=option.source, sealed=_sealed(option.value, seal, _option_context(owner, name)))
 
 
-def _unseal_option(name: str, stored: _OptionJson, unseal: Unseal) -> ResolvedOption:
+def _unseal_option(name: str, stored: _OptionJson, unseal: Unseal, owner: str) -> ResolvedOption:
     if (stored.value is None) == (stored.sealed is None):
         raise InvalidError(f"profile is invalid: options.{name}: needs exactly one of value, sealed")
-    if stored.value is not None:
+    if stored.sealed is None:
+        assert stored.value is not None
         return ResolvedOption(value=stored.value, source=stored.source)
-    assert stored.sealed is not None
-    value = unseal(stored.sealed, context=f"options/{name}").decode()
+    value = _unsealed(stored.sealed, unseal, _option_context(owner, name), f"options.{name}")
     return ResolvedOption(value=value, source=stored.source, secret=True)
 
 
-def _seal_record(step: str, record: BindingRecord, seal: Seal) -> _RecordJson:
-    sealed = seal(record.fingerprint.encode(), context=f"bindings/{step}") if record.fingerprint else None
+def _seal_record(step: str, record: BindingRecord, seal: Seal, owner: str) -> _RecordJson:
     return _RecordJson(
         command=record.command,
         target=record.target,
@@ -197,12 +202,14 @@ def _seal_record(step: str, record: BindingRecord, seal: Seal) -> _RecordJson:
         exit_code=record.exit_code,
         started_at=record.started_at,
         finished_at=record.finished_at,
-        sealed=sealed,
+        sealed=_sealed(record.fingerprint, seal, _binding_context(owner, step)) if record.fingerprint else None,
     )
 
 
-def _unseal_record(step: str, stored: _RecordJson, unseal: Unseal) -> BindingRecord:
-    fingerprint = "" if stored.sealed is None else unseal(stored.sealed, context=f"bindings/{step}").decode()
+def _unseal_record(step: str, stored: _RecordJson, unseal: Unseal, owner: str) -> BindingRecord:
+    fingerprint = ""
+    if stored.sealed is not None:
+        fingerprint = _unsealed(stored.sealed, unseal, _binding_context(owner, step), f"bindings.{step}")
     return BindingRecord(
         command=stored.command,
         target=stored.target,
@@ -213,3 +220,23 @@ def _unseal_record(step: str, stored: _RecordJson, unseal: Unseal) -> BindingRec
         finished_at=stored.finished_at,
         fingerprint=fingerprint,
     )
+
+
+def _option_context(owner: str, name: str) -> str:
+    return f"profile/{owner}/options/{name}"
+
+
+def _binding_context(owner: str, step: str) -> str:
+    return f"profile/{owner}/bindings/{step}"
+
+
+def _sealed(value: str, seal: Seal, context: str) -> str:
+    return base64.b64encode(seal(value.encode(), context)).decode()
+
+
+def _unsealed(text: str, unseal: Unseal, context: str, field: str) -> str:
+    try:
+        sealed = base64.b64decode(text, validate=True)
+    except binascii.Error as exc:
+        raise InvalidError(f"profile is invalid: {field}.sealed: is not base64") from exc
+    return unseal(sealed, context).decode()

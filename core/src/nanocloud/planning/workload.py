@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from nanocloud.models.bundle import BundleSecurity
+
 if TYPE_CHECKING:
     from nanocloud.planning.contract import Exports
     from nanocloud.planning.profile import Profile, ResolvedOption
@@ -24,20 +26,8 @@ if TYPE_CHECKING:
     from nanocloud.providers.binding import BindingArgument
     from nanocloud.providers.image import Digest
 
-BUNDLE_LABEL = "nanocloud.io/bundle"
 TLS_DIRECTORY = "/run/nanocloud/tls"
 READY_COMMAND = "/usr/lib/nanocloud/ready.sh"
-
-
-@attrs.frozen(kw_only=True)
-class SecuritySpec:
-    """A Bundle's ``spec.security``: what the user allows the image beyond the baseline."""
-
-    allow_privileged: bool = False
-    extra_capabilities: frozenset[str] = frozenset()
-    """Names without ``CAP_``."""
-    seccomp_profile: str = "Baseline"
-    """``Baseline``, ``RuntimeDefault`` or ``Localhost/<file>``."""
 
 
 @attrs.frozen(kw_only=True)
@@ -47,7 +37,7 @@ class DesiredBundle:
     namespace: str
     name: str
     service: str
-    security: SecuritySpec = SecuritySpec()
+    security: BundleSecurity = attrs.field(factory=BundleSecurity)
     force_bindings: bool = False
 
 
@@ -105,6 +95,8 @@ class BindingStep:
     words: tuple[str, ...]
     """The arguments as the label writes them: ``$option`` is not replaced, so they can be shown."""
     arguments: tuple[BindingArgument, ...] = attrs.field(repr=False)
+    secret_keys: tuple[str | None, ...]
+    """For each argument its key in the Secret ``<bundle>-options``; None where the argument is not secret."""
     fingerprint: str = attrs.field(repr=False)
     """Changes when an argument's value does. Made from secrets: store it sealed."""
     pending: bool
@@ -130,10 +122,12 @@ class Claim:
 
 @attrs.frozen(kw_only=True)
 class SecretPlan:
-    """A Secret to keep: its keys and the option each value comes from."""
+    """A Secret to keep."""
 
     name: str
-    keys: Mapping[str, str]
+    values: Mapping[str, str] = attrs.field(repr=False)
+    """Key -> value. The keys are the names of the secret options, and ``<binding step id>.<n>`` for an argument that
+    is more than one secret option's value."""
 
 
 @attrs.frozen(kw_only=True)
