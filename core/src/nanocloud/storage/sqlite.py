@@ -1,0 +1,207 @@
+"""The built-in storage provider: SQLite in a folder, for one server.
+
+Writes go through one thread (`_writer.py`). Reads that are small run on the spot, on a read-only connection of the
+trio thread: they take about 10 us, an eighth of a hop to a thread. Larger ones go to threads with connections of their
+own. The folder holds ``lock``, ``keyspace.db`` and, while open, SQLite's ``-wal`` and ``-shm``.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import sqlite3
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+
+import trio
+
+from nanocloud.errors import FutureRevisionError
+from nanocloud.providers.storage import RecordPut, StorageProvider
+from nanocloud.storage import _read
+from nanocloud.storage._lock import locked_folder
+from nanocloud.storage._schema import failure, open_reader, open_writer
+from nanocloud.storage._writer import Compaction, Request, Writer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+    from pathlib import Path
+
+    from nanocloud.errors import NanocloudError
+    from nanocloud.providers.storage import (
+        ChangePage,
+        Committed,
+        Record,
+        RecordPage,
+        Rejected,
+        StorageInfo,
+        Transaction,
+    )
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+_SMALL_RECORDS = 64
+_SMALL_HISTORY = 256
+_READER_THREADS = 4
+
+
+class SqliteStorage(StorageProvider):
+    """See the module. ``max_size_bytes`` bounds the file; at the bound writes fail until something is compacted."""
+
+    def __init__(self, folder: Path, *, max_size_bytes: int = 8 << 30) -> None:
+        self._folder, self._max_size_bytes = folder, max_size_bytes
+        self._database = folder / "keyspace.db"
+
+    @property
+    def name(self) -> str:
+        return "sqlite"
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        """Lock and open the folder.
+
+        Raises:
+            LockedError: another server uses it; names the folder and the process.
+            CorruptError, ProviderError, UnavailableError: the file cannot be used; says why.
+        """
+        with locked_folder(self._folder):
+            connection = await trio.to_thread.run_sync(self._open)
+            self._reader = open_reader(self._database)
+            self._idle_readers: list[sqlite3.Connection] = []
+            self._threads = trio.CapacityLimiter(_READER_THREADS)
+            self._waiters: list[tuple[int, int, trio.Event]] = []
+            self._waiter_numbers = itertools.count()
+            try:
+                self._revision = self._inline(_read.info).revision
+                self._writer = Writer(connection, self._database, self._revision, self._committed)
+            except BaseException:
+                self._reader.close()
+                connection.close()
+                raise
+            self._writer.start()
+            try:
+                yield
+            finally:
+                for reader in (self._reader, *self._idle_readers):
+                    reader.close()  # before the writer, whose close then is the last and empties the journal
+                with trio.CancelScope(shield=True):
+                    await trio.to_thread.run_sync(self._writer.close)
+
+    def _open(self) -> sqlite3.Connection:
+        return open_writer(self._database, max_size_bytes=self._max_size_bytes)
+
+    async def transact(self, transaction: Transaction) -> Committed | Rejected:
+        request = Request(transaction, _size_bytes(transaction))
+        self._writer.submit(request)
+        try:
+            await request.done.wait()
+        except trio.Cancelled:
+            self._writer.withdraw(request)
+            raise
+        if request.error is not None:
+            raise _again(request.error)
+        assert request.outcome is not None
+        return request.outcome
+
+    async def get(self, key: bytes, *, revision: int | None = None) -> Record | None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if revision is None:
+            return self._inline(_read.get, key)
+        if self._revision - revision <= _SMALL_HISTORY:
+            return self._inline(_read.get_at, key, revision)
+        return await self._in_thread(_read.get_at, key, revision)
+
+    async def range(
+        self, start: bytes, end: bytes | None, *, limit: int | None = None, revision: int | None = None
+    ) -> RecordPage:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if revision is None or self._revision - revision <= _SMALL_HISTORY:
+            # Nobody knows beforehand how much is there: a look that finds too much costs a fraction of a hop.
+            wanted = _SMALL_RECORDS if limit is None else min(limit, _SMALL_RECORDS)
+            page = self._inline(_read.read_range, start, end, wanted, revision)
+            if not page.more or wanted == limit:
+                return page
+        return await self._in_thread(_read.read_range, start, end, limit, revision)
+
+    async def changes(self, start: bytes, end: bytes | None, *, after: int, limit: int) -> ChangePage:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._revision - after <= _SMALL_HISTORY:
+            return self._inline(_read.changes, start, end, after, limit)
+        return await self._in_thread(_read.changes, start, end, after, limit)
+
+    async def wait_beyond(self, revision: int) -> int:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._revision <= revision:
+            waiter = (revision, next(self._waiter_numbers), trio.Event())
+            heapq.heappush(self._waiters, waiter)
+            try:
+                await waiter[2].wait()
+            except trio.Cancelled:
+                self._waiters.remove(waiter)
+                heapq.heapify(self._waiters)
+                raise
+        return self._revision
+
+    async def expiring(self, *, limit: int) -> Sequence[Record]:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if limit <= _SMALL_RECORDS:
+            return self._inline(_read.expiring, limit)
+        return await self._in_thread(_read.expiring, limit)
+
+    async def compact(self, revision: int) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if revision > self._revision:
+            raise FutureRevisionError(requested=revision, current=self._revision)
+        compaction = Compaction(revision)
+        self._writer.submit(compaction)
+        await compaction.done.wait()
+        if compaction.error is not None:
+            raise _again(compaction.error)
+
+    async def info(self) -> StorageInfo:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        return self._inline(_read.info)
+
+    def _committed(self, revision: int) -> None:
+        self._revision = revision
+        while self._waiters and self._waiters[0][0] < revision:
+            heapq.heappop(self._waiters)[2].set()
+
+    def _inline(self, read: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return read(self._reader, *args, **kwargs)
+        except sqlite3.Error as exc:
+            raise failure(exc, self._database) from exc
+
+    async def _in_thread(
+        self, read: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        def run() -> T:
+            # pop and append are atomic; the limiter bounds how many there can be.
+            try:
+                reader = self._idle_readers.pop()
+            except IndexError:
+                reader = open_reader(self._database)
+            try:
+                return read(reader, *args, **kwargs)
+            except sqlite3.Error as exc:
+                raise failure(exc, self._database) from exc
+            finally:
+                self._idle_readers.append(reader)
+
+        return await trio.to_thread.run_sync(run, limiter=self._threads)
+
+
+def _size_bytes(transaction: Transaction) -> int:
+    return sum(
+        len(operation.key) + len(operation.value)
+        for operation in transaction.operations
+        if isinstance(operation, RecordPut)
+    )
+
+
+def _again(error: NanocloudError) -> NanocloudError:
+    """The error of a whole group, one for each caller: tracebacks must not pile up on a shared one."""
+    again = type(error)(str(error), hint=error.hint)
+    again.__cause__ = error
+    return again
