@@ -1,0 +1,171 @@
+"""Watches: every change below a prefix after a revision, in order, without gaps, in bounded memory.
+
+The hub follows the storage's history from one revision to the next and hands each change to the watchers of its
+prefixes; the work for a change grows with its watchers, not with all. A watcher is *live* while it keeps up. One that
+begins in the past, or whose queue is full because its reader is slow, *replays*: it reads the history itself, page by
+page, until it has caught up with the hub. A replay that finds its place compacted ends with CompactedError.
+
+Invariant: a live watcher has queued or handed out every change up to ``hub.revision``; a replaying one every change up
+to its own ``_cursor``.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from typing import TYPE_CHECKING, Self
+
+import trio
+
+from nanocloud.errors import CompactedError
+from nanocloud.keyspace.entries import change_of
+from nanocloud.keyspace.keys import prefix_range
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from nanocloud.keyspace.entries import Change
+    from nanocloud.keyspace.keys import Key
+    from nanocloud.providers.storage import RecordChange, StorageProvider
+
+_PAGE_CHANGES = 256
+_QUEUE_CHANGES = 1024
+_QUEUE_BYTES = 8 << 20
+
+
+class Watcher:
+    """An async iterator of changes, for one reader. Waiting for the next one can be cancelled and nothing is lost."""
+
+    def __init__(self, hub: WatchHub, prefix: Key, after: int) -> None:
+        self._hub, self._prefix = hub, prefix
+        self._range = prefix_range(prefix)
+        self._ready: deque[Change] = deque()  # the reader's, up to _cursor
+        self._queue: deque[Change] = deque()  # the hub's, after _cursor; only while live
+        self._queue_bytes = 0
+        self._cursor = after
+        self._live = after >= hub.revision
+        self._wake = trio.Event()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Change:
+        """The next change.
+
+        Raises:
+            CompactedError: the reader was so slow that what comes next is forgotten: list again.
+        """
+        if not self._ready:
+            await self._fill()
+        return self._ready.popleft()
+
+    def progress(self) -> int:
+        """The revision up to which the reader has been given everything; never goes back. For bookmarks."""
+        if self._ready:
+            return self._ready[0].revision - 1
+        if self._queue:
+            return self._queue[0].revision - 1
+        return max(self._cursor, self._hub.revision) if self._live else self._cursor
+
+    async def _fill(self) -> None:
+        await trio.lowlevel.checkpoint()
+        while not self._ready:
+            if self._queue:
+                self._cursor = self._queue[-1].revision
+                self._ready, self._queue, self._queue_bytes = self._queue, self._ready, 0
+            elif self._live:
+                self._wake = trio.Event()
+                await self._wake.wait()
+            elif self._cursor >= self._hub.revision:
+                self._live = True
+            else:
+                page = await self._hub.storage.changes(*self._range, after=self._cursor, limit=_PAGE_CHANGES)
+                self._ready.extend(map(change_of, page.changes))
+                self._cursor = page.through
+
+    def offer(self, changes: Sequence[Change]) -> None:
+        """The hub's side: the changes of one transaction."""
+        if not self._live or changes[0].revision <= self._cursor:
+            return  # the replay has read them, or will
+        self._queue.extend(changes)
+        self._queue_bytes += sum(_size_bytes(change) for change in changes)
+        if len(self._queue) > _QUEUE_CHANGES or self._queue_bytes > _QUEUE_BYTES:
+            self.fall_behind()
+        self._wake.set()
+
+    def fall_behind(self) -> None:
+        """Drop what is queued and read it again from the storage when the reader comes."""
+        self._queue.clear()
+        self._queue_bytes = 0
+        self._live = False
+        self._wake.set()
+
+
+class WatchHub:
+    """Reads the history once for all watchers."""
+
+    def __init__(self, storage: StorageProvider, revision: int, on_expiry: Callable[[float], None]) -> None:
+        self.storage, self.revision = storage, revision
+        self._on_expiry = on_expiry
+        self._watchers: defaultdict[Key, set[Watcher]] = defaultdict(set)
+        self._moved = trio.Event()
+
+    def add(self, prefix: Key, after: int) -> Watcher:
+        watcher = Watcher(self, prefix, after)
+        self._watchers[prefix].add(watcher)
+        return watcher
+
+    def remove(self, prefix: Key, watcher: Watcher) -> None:
+        self._watchers[prefix].discard(watcher)
+        if not self._watchers[prefix]:
+            del self._watchers[prefix]
+
+    async def reached(self, revision: int) -> None:
+        """Wait until every watcher that keeps up has what ``revision`` and all before it changed."""
+        while self.revision < revision:
+            await self._moved.wait()
+
+    async def run(self) -> None:
+        while True:
+            newest = await self.storage.wait_beyond(self.revision)
+            try:
+                page = await self.storage.changes(b"", None, after=self.revision, limit=_PAGE_CHANGES)
+            except CompactedError:
+                # Another server of a shared storage compacted what this one has not read yet. The watchers find out
+                # for themselves, each at its own place.
+                for watchers in self._watchers.values():
+                    for watcher in watchers:
+                        watcher.fall_behind()
+                self._move(newest)
+            else:
+                self._publish(page.changes)
+                self._move(page.through)
+
+    def _move(self, revision: int) -> None:
+        self.revision = revision
+        self._moved.set()
+        self._moved = trio.Event()
+
+    def _publish(self, changes: Sequence[RecordChange]) -> None:
+        offers: dict[Watcher, list[Change]] = {}
+        revision = 0
+        for record_change in changes:
+            if record_change.revision != revision:
+                _offer(offers)
+                revision = record_change.revision
+            if record_change.record is not None and record_change.record.expires_at is not None:
+                self._on_expiry(record_change.record.expires_at)
+            change = change_of(record_change)
+            for length in range(len(change.key) + 1):
+                for watcher in self._watchers.get(change.key[:length], ()):
+                    offers.setdefault(watcher, []).append(change)
+        _offer(offers)
+
+
+def _offer(offers: dict[Watcher, list[Change]]) -> None:
+    for watcher, changes in offers.items():
+        watcher.offer(changes)
+    offers.clear()
+
+
+def _size_bytes(change: Change) -> int:
+    return sum(len(entry.value) for entry in (change.entry, change.previous) if entry is not None)
