@@ -1,0 +1,110 @@
+"""The built-in binding provider: the command runs in the selected service's container, inside an envelope.
+
+The envelope: uid and gid 65534, no capabilities, the container's seccomp filter and namespaces, standard input closed,
+a fixed environment, 90 s after which the process group is killed, output clipped to 1 MiB. A secret argument is a
+memory file of the command's own: it gets the path ``/dev/fd/3`` (4, ...) to read it from, so no argv ever shows it.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from nanocloud.errors import InvalidError, NanocloudError
+from nanocloud.providers.binding import BindingOutcome, BindingProvider, BindingResult
+from nanocloud.providers.runtime import ExecSpec
+
+if TYPE_CHECKING:
+    from nanocloud.providers.binding import BindingCall
+
+FOLDER = "/usr/lib/nanocloud/bindings"
+ENVIRONMENT = {
+    "PATH": f"{FOLDER}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "LANG": "C.UTF-8",
+    "HOME": "/nonexistent",
+}
+USER = "65534:65534"
+OUTPUT_LIMIT_BYTES = 1024 * 1024
+_FIRST_SECRET_DESCRIPTOR = 3
+_COMMAND = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+
+
+@attrs.frozen(kw_only=True)
+class ExecBinding(BindingProvider):
+    """Runs binding commands by ``RuntimeProvider.exec``."""
+
+    timeout_seconds: float = 90.0
+    clock: Callable[[], float] = time.time
+
+    @property
+    def name(self) -> str:
+        return "exec"
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        yield
+
+    async def run(self, call: BindingCall) -> BindingOutcome:
+        if not _COMMAND.fullmatch(call.command):
+            raise InvalidError(f"binding command {call.command!r} is not a name of a-z, 0-9, '-' and '_'")
+        secrets = [argument.value.encode() for argument in call.arguments if argument.secret]
+        started, output = self.clock(), bytearray()
+        code: int | None = None
+        result = BindingResult.TIMEOUT
+        try:
+            with trio.move_on_after(self.timeout_seconds):
+                code = await _run(call, tuple(secrets), output)
+                result = BindingResult.COMPLETED if code == 0 else BindingResult.FAILED
+        except NanocloudError as exc:
+            result = BindingResult.FAILED
+            output += str(exc).encode()
+        return BindingOutcome(
+            result=result,
+            exit_code=code,
+            output=_mask(bytes(output), secrets),
+            started_at=started,
+            finished_at=self.clock(),
+        )
+
+
+async def _run(call: BindingCall, secrets: tuple[bytes, ...], output: bytearray) -> int:
+    words, descriptor = [f"{FOLDER}/{call.command}"], _FIRST_SECRET_DESCRIPTOR
+    for argument in call.arguments:
+        if argument.secret:
+            words.append(f"/dev/fd/{descriptor}")
+            descriptor += 1
+        else:
+            words.append(argument.value)
+    spec = ExecSpec(
+        argv=tuple(words),
+        environment=ENVIRONMENT,
+        working_directory="/",
+        user=USER,
+        capabilities=frozenset(),
+        secrets=secrets,
+    )
+    async with call.runtime.exec(call.container, spec) as session:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_collect, session.stdout, output)
+            if session.stderr is not None:
+                nursery.start_soon(_collect, session.stderr, output)
+        return await session.wait()
+
+
+async def _collect(stream: trio.abc.ReceiveStream, output: bytearray) -> None:
+    """Keep the first megabyte and read on: a full pipe would stop the command."""
+    async for piece in stream:
+        output += piece[: max(0, OUTPUT_LIMIT_BYTES - len(output))]
+
+
+def _mask(output: bytes, secrets: list[bytes]) -> str:
+    for secret in secrets:
+        if secret:
+            output = output.replace(secret, b"********")
+    return output.decode(errors="replace")

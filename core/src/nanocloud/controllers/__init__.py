@@ -1,0 +1,1 @@
+"""Workers that turn objects into plans; one module a kind."""

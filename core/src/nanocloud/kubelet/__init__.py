@@ -1,0 +1,1 @@
+"""Carries plans out: pods, claims and bindings become containers, networks and volumes through providers."""
