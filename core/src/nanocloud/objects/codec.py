@@ -1,7 +1,6 @@
 """How an object is stored: its key, and the JSON bytes of its value.
 
-Key: ``registry / <group or "core"> / <plural> / [<namespace> /] <name>``; cluster-scoped kinds have no namespace
-segment. Value: the object's JSON without ``metadata.resourceVersion``, which is the entry's mod revision. Fields that
+Key: ``registry / <group or "core"> / <plural> / <namespace> / <name>``; cluster-scoped kinds have an empty namespace. Value: the object's JSON without ``metadata.resourceVersion``, which is the entry's mod revision. Fields that
 the kind encrypts are taken out and kept sealed under ``$sealed``, bound to the object's kind, name and uid.
 """
 
@@ -27,7 +26,7 @@ _SEALED = "$sealed"
 class Seal(Protocol):
     """Encrypts or decrypts; what was sealed in one context cannot be unsealed in another."""
 
-    def __call__(self, data: bytes, context: str) -> bytes: ...
+    def __call__(self, data: bytes, context: str, /) -> bytes: ...
 
 
 def prefix_of(kind: ResourceKind, namespace: str | None = None) -> Key:
@@ -37,7 +36,7 @@ def prefix_of(kind: ResourceKind, namespace: str | None = None) -> Key:
 
 
 def key_of(kind: ResourceKind, namespace: str, name: str) -> Key:
-    return (*prefix_of(kind, namespace), name)
+    return (*prefix_of(kind), namespace if kind.namespaced else "", name)
 
 
 class Codec:
