@@ -145,7 +145,7 @@ def _with_tokens(setting: Setting, tokens: object) -> Setting:
         if token.startswith("*"):
             requires.append(_requirement(here, token, requires))
         elif token.startswith("&"):
-            bindings.append(_binding(here, token))
+            bindings.append(_binding(here, token, bindings))
         elif default is not None:
             _fail(here, f"a second default; {_shown(default.text)} stands before it")
         elif setting.choice is not None:
@@ -164,11 +164,14 @@ def _requirement(place: str, token: str, before: Sequence[Requirement]) -> Requi
     return Requirement(option=name, value=value if equals else None)
 
 
-def _binding(place: str, token: str) -> BindingTemplate:
+def _binding(place: str, token: str, before: Sequence[BindingTemplate]) -> BindingTemplate:
     words = _words(place, token)
     if not words or not COMMAND.fullmatch(words[0]):
         _fail(place, f"{_shown(words[0] if words else '')} is not a binding command; use a-z, 0-9, '_' and '-'")
-    return BindingTemplate(command=words[0], words=words[1:], runs_in="")
+    binding = BindingTemplate(command=words[0], words=words[1:], runs_in="")
+    if binding in before:
+        _fail(place, "the same binding stands before it")
+    return binding
 
 
 def _default(place: str, option: str, token: str) -> Default:

@@ -233,12 +233,20 @@ class _State:
                 self._put(name, substitute(default.text, known), DEFAULT, secret=secret)
                 return
             arguments = tuple(substitute(word, known) for word in default.words)
-            value = await expand(default.macro, arguments, self._context(name))
+            made = await expand(default.macro, arguments, self._context(name))
         except (InvalidError, ValueError) as exc:
             # A macro quotes its arguments, and those may hold a secret.
             self._refuse(name, f"{default.text[:80]!r} cannot be expanded" if secret else str(exc))
             return
-        self._put(name, value.value, f"{MACRO}{default.macro}", secret=secret or value.secret)
+        if made.value == "" and self._may_be_absent(name):
+            self.absent.add(name)
+        else:
+            self._put(name, made.value, f"{MACRO}{default.macro}", secret=secret or made.secret)
+
+    def _may_be_absent(self, name: str) -> bool:
+        """``!if`` may give nothing: no port, no volume. Only in the environment is empty a value too."""
+        found = reserved(name)
+        return self.contract.options[name].optional and found is not None and found[0] is not Reserved.ENV
 
     def _context(self, name: str) -> MacroContext:
         return MacroContext(

@@ -12,6 +12,8 @@ Secret               ``<bundle>-tls``: keys ``tls.key``, ``tls.crt``, ``ca.crt``
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +89,7 @@ class BindingStep:
     """One command to run in the selected service's container before this bundle's pod starts."""
 
     id: str
-    """Stable over restarts and values: made from option, target, command and argument templates."""
+    """A DNS label, ``database-create-user-3f0c12ab34cd``: made from option, target, command and words, not values."""
     option: str
     target: str
     """The bundle whose container runs the command."""
@@ -149,7 +151,7 @@ class WorkloadPlan:
     tls_secret: str | None = None
     """``<bundle>-tls`` when an option uses ``!tls``: a certificate is needed before the pod starts."""
     pod: dict[str, Any]
-    """A Kubernetes Pod without status and owner; holds no secret value."""
+    """A Kubernetes Pod without status and owner; holds no secret value, so a changed secret does not change it."""
     claim_objects: tuple[dict[str, Any], ...] = ()
     """The PersistentVolumeClaims of ``claims``."""
 
@@ -157,6 +159,12 @@ class WorkloadPlan:
     def services_to_add(self) -> tuple[str, ...]:
         """Catalog services to install first, each once."""
         return tuple(dict.fromkeys(s.bundle for s in self.services if not s.installed))
+
+    @property
+    def pod_hash(self) -> str:
+        """Equal for equal pods; a changed hash means that the pod must be replaced."""
+        canonical = json.dumps(self.pod, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
     @property
     def pending_bindings(self) -> tuple[BindingStep, ...]:
