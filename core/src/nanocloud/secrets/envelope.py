@@ -11,6 +11,7 @@ so that a sealed value moved elsewhere does not open. The node key id is the sta
 from __future__ import annotations
 
 import hashlib
+import hmac
 import os
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,7 @@ class Envelope:
             raise CorruptError(f"the node key has {len(node_key)} bytes instead of {_KEY}")
         self._id = hashlib.sha256(node_key).digest()[:_ID]
         self._cipher = AESGCM(node_key)
+        self._digest_key = hmac.digest(node_key, b"nanocloud digest", "sha256")
 
     def seal(self, plaintext: bytes, context: str) -> bytes:
         """Encrypt; ``context`` must be given again to open."""
@@ -44,6 +46,10 @@ class Envelope:
         bound = context.encode()
         wrapped = self._cipher.encrypt(wrap_nonce, data_key, bound)
         return _MAGIC + self._id + wrap_nonce + wrapped + nonce + AESGCM(data_key).encrypt(nonce, plaintext, bound)
+
+    def digest(self, value: bytes, context: str) -> str:
+        """32 hex digits that tell whether a value changed, and nothing about it to those without the node's key."""
+        return hmac.digest(self._digest_key, context.encode() + b"\0" + value, "sha256").hex()[:32]
 
     def unseal(self, sealed: bytes, context: str) -> bytes:
         """Decrypt what ``seal`` made.

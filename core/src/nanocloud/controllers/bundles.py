@@ -1,0 +1,310 @@
+"""The bundle controller: brings each Bundle to what it asks for, step by step, from whatever state it is in.
+
+Each reconcile starts from the stored objects: plan, write the profile, write the objects that the plan holds, look at
+how far they came, write the status. What has to wait returns; the next change of any object concerned comes back.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+import structlog
+import trio
+
+from nanocloud.controllers import children
+from nanocloud.controllers.planner import MissingServicesError
+from nanocloud.controllers.progress import Obstacle, pod_obstacle, set_progress
+from nanocloud.controllers.uninstall import INSTALLED_FOR
+from nanocloud.errors import (
+    ConflictError,
+    ImageError,
+    InvalidError,
+    LabelError,
+    NanocloudError,
+    NotFoundError,
+    UnavailableError,
+)
+from nanocloud.kubelet.bindings import MAX_ATTEMPTS
+from nanocloud.models.binding import BINDING, BindingPhase
+from nanocloud.models.bundle import BUNDLE, BUNDLE_LABEL, BundleCondition, BundlePhase, spec_of
+from nanocloud.models.core import PERSISTENT_VOLUME_CLAIM
+from nanocloud.models.meta import condition_is_true, is_deleting, labels_of, name_of, namespace_of
+from nanocloud.models.pod import POD
+from nanocloud.objects import ObjectExistsError
+from nanocloud.objects.reflector import reflect
+from nanocloud.planning.profile import BindingRecord
+from nanocloud.providers.binding import BindingResult
+from nanocloud.workqueue import WorkQueue
+
+if TYPE_CHECKING:
+    from nanocloud.controllers.parts import ControllerParts
+    from nanocloud.controllers.planner import PlannedBundle
+    from nanocloud.models.bundle import BundleSpec
+    from nanocloud.models.meta import Object
+    from nanocloud.objects import WatchEvent
+    from nanocloud.planning.workload import BindingStep, WorkloadPlan
+
+log = structlog.get_logger("bundles")
+
+_Key = tuple[str, str]
+_PREPARED, _PROVISIONED, _BOUND, _READY = BundleCondition
+_RETRY_SECONDS = 15.0
+
+
+class BlockedError(NanocloudError):
+    """Reconciling stops here for now."""
+
+    def __init__(self, reached: list[BundleCondition], obstacle: Obstacle | None) -> None:
+        super().__init__(obstacle.message if obstacle else "")
+        self.reached, self.obstacle = reached, obstacle
+
+
+class BundleController:
+    """Reconciles bundles."""
+
+    name = "bundles"
+
+    def __init__(self, parts: ControllerParts) -> None:
+        self._parts = parts
+        self._queue: WorkQueue[_Key] = WorkQueue("bundles")
+        self._dependants: defaultdict[_Key, set[_Key]] = defaultdict(set)
+
+    async def run(self) -> None:
+        self._queue = WorkQueue("bundles")
+        self._dependants.clear()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._queue.run, self._reconcile)
+            for kind in (POD, BINDING, PERSISTENT_VOLUME_CLAIM):
+                nursery.start_soon(reflect, self._parts.store, kind, self._child_changed)
+            await reflect(self._parts.store, BUNDLE, self._bundle_changed)
+
+    def _bundle_changed(self, event: WatchEvent) -> None:
+        key = namespace_of(event.object), name_of(event.object)
+        self._queue.add(key)
+        for dependant in self._dependants.get(key, ()):
+            self._queue.add(dependant)
+
+    def _child_changed(self, event: WatchEvent) -> None:
+        if bundle := labels_of(event.object).get(BUNDLE_LABEL):
+            self._queue.add((namespace_of(event.object), bundle))
+
+    async def _reconcile(self, key: _Key) -> None:
+        bundle = await self._parts.store.find(BUNDLE, *key)
+        if bundle is None:
+            for dependants in self._dependants.values():
+                dependants.discard(key)
+        elif is_deleting(bundle):
+            await self._parts.uninstaller.remove(bundle)
+        else:
+            await self._install(bundle, key)
+
+    async def _install(self, bundle: Object, key: _Key) -> None:
+        spec, planned = spec_of(bundle), None
+        try:
+            planned = await self._prepare(bundle, key)
+            await self._provision(bundle, planned.plan)
+            await self._bind(bundle, planned)
+            await self._start(bundle, spec, planned.plan)
+            blocked = BlockedError(list(BundleCondition), None)
+        except BlockedError as exc:
+            blocked = exc
+        await self._write_status(bundle, spec, planned, blocked)
+
+    async def _prepare(self, bundle: Object, key: _Key) -> PlannedBundle:
+        """Plan and keep the profile; installs missing services and waits for their profiles."""
+        try:
+            planned = await self._parts.planner.plan(bundle)
+        except MissingServicesError as exc:
+            for service in exc.services:
+                self._dependants[key[0], service].add(key)
+                await self._add_service(bundle, service)
+            raise BlockedError([], Obstacle(reason="WaitingForServices", message=str(exc))) from exc
+        except UnavailableError as exc:
+            raise BlockedError([], await self._waiting_for(bundle, key, exc)) from exc
+        except (InvalidError, LabelError) as exc:
+            reason = "LabelInvalid" if isinstance(exc, LabelError) else "OptionsInvalid"
+            raise BlockedError([], Obstacle(reason=reason, message=str(exc), failed=True)) from exc
+        except (NotFoundError, ImageError) as exc:
+            # The image may be built or pushed later; nothing here would tell.
+            self._queue.add_after(key, _RETRY_SECONDS)
+            reason = "ImageNotFound" if isinstance(exc, NotFoundError) else "ImageInvalid"
+            message = f"{exc}" + (f" ({exc.hint})" if exc.hint else "")
+            raise BlockedError([], Obstacle(reason=reason, message=message, failed=True)) from exc
+        for target in planned.profile.services.values():
+            self._dependants[key[0], target].add(key)
+        await self._parts.profiles.put(*key, planned.profile)
+        return planned
+
+    async def _waiting_for(self, bundle: Object, key: _Key, error: UnavailableError) -> Obstacle:
+        """A selected service is there but not prepared; its own failure is ours."""
+        for service in spec_of(bundle).options.values():
+            self._dependants[key[0], service].add(key)
+        for candidate in (await self._parts.store.list(BUNDLE, key[0])).items:
+            self._dependants[key[0], name_of(candidate)].add(key)
+            status = candidate.get("status") or {}
+            if f"'{name_of(candidate)}'" in str(error) and status.get("phase") == BundlePhase.FAILED.value:
+                message = f"service {name_of(candidate)} failed: {status.get('message', '')}"
+                return Obstacle(reason="ServiceFailed", message=message, failed=True)
+        return Obstacle(reason="WaitingForServices", message=str(error))
+
+    async def _add_service(self, bundle: Object, service: str) -> None:
+        made = {
+            "metadata": {
+                "name": service,
+                "namespace": namespace_of(bundle),
+                "annotations": {INSTALLED_FOR: name_of(bundle)},
+            },
+            "spec": {"service": service},
+        }
+        try:
+            await self._parts.store.create(BUNDLE, made)
+        except ObjectExistsError:
+            return
+        await self._parts.events.record(bundle, reason="ServiceAdded", message=f"installing {service} first")
+
+    async def _provision(self, bundle: Object, plan: WorkloadPlan) -> None:
+        """Secrets and claims."""
+        store = self._parts.store
+        await children.ensure_options_secrets(store, bundle, plan)
+        await children.ensure_tls_secret(store, bundle, plan, self._parts.authority)
+        await children.ensure_claims(store, bundle, plan)
+
+    async def _bind(self, bundle: Object, planned: PlannedBundle) -> None:
+        """Have the pending binding steps run, one after the other within a target; record what succeeded."""
+        reached = [_PREPARED, _PROVISIONED]
+        for selected in planned.plan.services:
+            await self._require_ready(bundle, selected.bundle, reached)
+        waiting: list[Obstacle] = []
+        blocked_targets: set[str] = set()
+        force = spec_of(bundle).force_bindings or ""
+        for step in planned.plan.pending_bindings:
+            if step.target in blocked_targets:
+                continue
+            context = f"{planned.plan.namespace}/{planned.plan.bundle}/{step.id}"
+            mark = self._parts.envelope.digest(f"{step.fingerprint}|{force}".encode(), context)
+            binding = await children.ensure_binding(
+                self._parts.store, bundle, planned.plan, step, provider=self._parts.binding_provider, mark=mark
+            )
+            obstacle = await self._look_at(bundle, step, binding)
+            if obstacle is not None:
+                waiting.append(obstacle)
+                blocked_targets.add(step.target)
+        if waiting:
+            raise BlockedError(reached, next((o for o in waiting if o.failed), waiting[0]))
+
+    async def _require_ready(self, bundle: Object, service: str, reached: list[BundleCondition]) -> None:
+        """Before this bundle's pod first starts, what it selected is ready; later it may come and go."""
+        if await self._parts.store.find(POD, namespace_of(bundle), f"{name_of(bundle)}-0") is not None:
+            return
+        target = await self._parts.store.find(BUNDLE, namespace_of(bundle), service)
+        if target is not None and condition_is_true(target, _READY.value):
+            return
+        status = (target or {}).get("status") or {}
+        if status.get("phase") == BundlePhase.FAILED.value:
+            message = f"service {service} failed: {status.get('message', '')}"
+            raise BlockedError(reached, Obstacle(reason="ServiceFailed", message=message, failed=True))
+        raise BlockedError(reached, Obstacle(reason="WaitingForServices", message=f"waiting until {service} is ready"))
+
+    async def _look_at(self, bundle: Object, step: BindingStep, binding: Object) -> Obstacle | None:
+        """None once the step is recorded as done."""
+        status = binding.get("status") or {}
+        if status.get("phase") == BindingPhase.COMPLETED.value:
+            await self._record(bundle, step, status)
+            return None
+        if status.get("phase") in (BindingPhase.FAILED.value, BindingPhase.TIMEOUT.value):
+            hopeless = int(status.get("attempts", 0)) >= MAX_ATTEMPTS
+            return Obstacle(reason="BindingFailed", message=status.get("message", ""), failed=hopeless)
+        return Obstacle(reason="Binding", message=f"running {step.command} in {step.target}")
+
+    async def _record(self, bundle: Object, step: BindingStep, status: dict[str, Any]) -> None:
+        namespace, name = namespace_of(bundle), name_of(bundle)
+        profile = await self._parts.profiles.get(namespace, name)
+        assert profile is not None, "the profile is stored before bindings run"
+        record = BindingRecord(
+            command=step.command,
+            target=step.target,
+            attempts=int(status.get("attempts", 1)),
+            result=BindingResult.COMPLETED,
+            exit_code=status.get("exitCode"),
+            started_at=status.get("startedAt") or "",
+            finished_at=status.get("finishedAt") or "",
+            fingerprint=step.fingerprint,
+        )
+        await self._parts.profiles.put(namespace, name, profile.record(step.id, record))
+
+    async def _start(self, bundle: Object, spec: BundleSpec, plan: WorkloadPlan) -> None:
+        reached = [_PREPARED, _PROVISIONED, _BOUND]
+        if not spec.start:
+            gone = await children.remove_pod(self._parts.store, bundle)
+            why = (
+                Obstacle(reason="Stopped", message="the service is stopped")
+                if gone
+                else Obstacle(reason="Stopping", message="the service is being stopped")
+            )
+            raise BlockedError(reached, why)
+        secrets = "".join(f"{name}={o.value}\0" for name, o in plan.options.items() if o.secret)
+        digest = self._parts.envelope.digest(secrets.encode(), f"{plan.namespace}/{plan.bundle}/secrets")
+        pod = await children.ensure_pod(self._parts.store, bundle, plan, secrets=digest)
+        if obstacle := pod_obstacle(pod):
+            raise BlockedError(reached, obstacle)
+
+    async def _write_status(
+        self, bundle: Object, spec: BundleSpec, planned: PlannedBundle | None, blocked: BlockedError
+    ) -> None:
+        bindings = [_summary(binding) for binding in await children.children(self._parts.store, BINDING, bundle)]
+        before: dict[str, bool] = {}
+
+        def put(found: Object) -> None:
+            before.update({kind.value: condition_is_true(found, kind.value) for kind in BundleCondition})
+            before["failed"] = (found.get("status") or {}).get("phase") == BundlePhase.FAILED.value
+            status = found.setdefault("status", {})
+            if planned is not None:
+                plan = planned.plan
+                status["image"] = plan.image
+                status["options"] = {name: option.shown for name, option in plan.options.items()}
+                status["services"] = dict(planned.profile.services)
+                status["pod"] = f"{plan.bundle}-0"
+            status["bindings"] = bindings
+            if spec.force_bindings and _BOUND in blocked.reached:
+                status["forcedBindings"] = spec.force_bindings
+            set_progress(found, blocked.reached, blocked.obstacle, stopped=not spec.start)
+
+        try:
+            written = await self._parts.store.modify(
+                BUNDLE, namespace_of(bundle), name_of(bundle), put, subresource="status"
+            )
+        except (NotFoundError, ConflictError):
+            return  # it went, or changed: its watch event comes back here
+        await self._tell(written, before, blocked)
+
+    async def _tell(self, bundle: Object, before: dict[str, bool], blocked: BlockedError) -> None:
+        """Events for what changed: conditions that came true, and a failure when it begins."""
+        for kind in BundleCondition:
+            if condition_is_true(bundle, kind.value) and not before[kind.value]:
+                await self._parts.events.record(bundle, reason=kind.value, message=_SENTENCES[kind])
+        why = blocked.obstacle
+        if why is not None and why.failed and not before["failed"]:
+            await self._parts.events.record(bundle, reason=why.reason, message=why.message, type="Warning")
+
+
+_SENTENCES = {
+    _PREPARED: "the profile is decided and stored",
+    _PROVISIONED: "secrets, certificates and claims exist",
+    _BOUND: "every binding has completed",
+    _READY: "the service is ready",
+}
+
+
+def _summary(binding: Object) -> dict[str, Any]:
+    spec, status = binding["spec"], binding.get("status") or {}
+    summary = {
+        "name": name_of(binding),
+        "target": spec["target"],
+        "command": spec["command"],
+        "phase": status.get("phase", BindingPhase.PENDING.value),
+        "attempts": status.get("attempts", 0),
+        "message": status.get("message"),
+        "finishedAt": status.get("finishedAt"),
+    }
+    return {key: value for key, value in summary.items() if value is not None}

@@ -1,0 +1,163 @@
+"""Gathers what planning needs, then plans: the one way from a Bundle to a workload plan, for dry runs and for real.
+
+Reading is all it does. Selected services that are not installed are planned as if they were, so that a dry run shows
+the whole of what would happen.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from nanocloud.errors import FieldError, InvalidError, NotFoundError, UnavailableError
+from nanocloud.models.bundle import BUNDLE, BundleSpec, spec_of
+from nanocloud.models.meta import name_of, namespace_of
+from nanocloud.planning.exports import image_exports
+from nanocloud.planning.label import image_contract
+from nanocloud.planning.plan import plan
+from nanocloud.planning.profile import Profile
+from nanocloud.planning.resolution import ResolveRequest
+from nanocloud.planning.resolve import resolve, select_services
+from nanocloud.planning.workload import DesiredBundle, Inventory, Target
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from nanocloud.controllers.profiles import ProfileStore
+    from nanocloud.images import ImageSources
+    from nanocloud.models.meta import Object
+    from nanocloud.objects import ObjectStore
+    from nanocloud.planning.contract import Exports, ImageContract
+    from nanocloud.planning.resolution import Expand
+    from nanocloud.planning.workload import WorkloadPlan
+    from nanocloud.providers.image import Digest, Image
+
+_DEEPEST = 8
+
+
+@attrs.frozen(kw_only=True)
+class PlannedBundle:
+    plan: WorkloadPlan
+    profile: Profile
+    additions: tuple[PlannedBundle, ...] = ()
+    """Plans of the services that would be installed first, in order."""
+
+
+@attrs.frozen(kw_only=True)
+class Planner:
+    store: ObjectStore
+    profiles: ProfileStore
+    images: ImageSources
+    expand: Expand
+
+    async def plan(self, bundle: Object, *, imagine: bool = False, _chain: tuple[str, ...] = ()) -> PlannedBundle:
+        """Plan a Bundle object, stored or not.
+
+        Args:
+            imagine: also plan on services that are missing or not prepared yet (dry run).
+
+        Raises:
+            InvalidError, LabelError: what is wrong with options or label.
+            NotFoundError, ImageError: the image.
+            UnavailableError: a selected service is not prepared yet (never with ``imagine``).
+            MissingServicesError: selected services have to be installed first (never with ``imagine``).
+        """
+        namespace, name, spec = namespace_of(bundle), name_of(bundle), spec_of(bundle)
+        if name in _chain or len(_chain) >= _DEEPEST:
+            raise InvalidError(f"services select each other in a circle: {' -> '.join([*_chain, name])}")
+        previous = await self.profiles.get(namespace, name)
+        image = await self._image(spec, previous)
+        contract = image_contract(image.config.labels)
+        selected = select_services(contract, spec.options, previous)
+        targets, additions = await self._targets(namespace, spec, selected, imagine, (*_chain, name))
+        request = ResolveRequest(
+            namespace=namespace, bundle=name, contract=contract, given=spec.options, previous=previous, targets=targets
+        )
+        resolution = await resolve(request, expand=self.expand)
+        profile = Profile.of(resolution, service=spec.service, image=image.digest, previous=previous)
+        return PlannedBundle(
+            plan=await self._plan(bundle, spec, profile, contract, image, targets, additions),
+            profile=profile,
+            additions=additions,
+        )
+
+    async def _image(self, spec: BundleSpec, previous: Profile | None) -> Image:
+        """The image of the profile while it is the service's: a restart must not become an update."""
+        reference = spec.image or spec.service
+        if previous is not None:
+            try:
+                return attrs.evolve((await self.images.local(previous.image)).image, reference=reference)
+            except NotFoundError:
+                pass  # never fetched, or collected: ask where it came from
+        image = await self.images.resolve(reference)
+        return attrs.evolve(image, reference=reference)
+
+    async def _targets(
+        self, namespace: str, spec: BundleSpec, selected: Mapping[str, str], imagine: bool, chain: tuple[str, ...]
+    ) -> tuple[dict[str, Target], tuple[PlannedBundle, ...]]:
+        targets: dict[str, Target] = {}
+        additions: list[PlannedBundle] = []
+        missing: list[str] = []
+        for option, bundle in selected.items():
+            if bundle in targets:
+                continue
+            installed = await self.store.find(BUNDLE, namespace, bundle)
+            if installed is None and not spec.deps:
+                message = f"service {bundle!r} is not installed in namespace {namespace!r}, and dependencies are off"
+                raise InvalidError(message, [FieldError(f"spec.options.{option}", message)])
+            profile = await self.profiles.get(namespace, bundle) if installed else None
+            if profile is not None:
+                targets[bundle] = Target.of(bundle, namespace, profile, await self._exports(profile.image, bundle))
+            elif imagine:
+                wanted = installed or {
+                    "metadata": {"name": bundle, "namespace": namespace},
+                    "spec": {"service": bundle},
+                }
+                planned = await self.plan(wanted, imagine=True, _chain=chain)
+                additions += [*planned.additions, planned]
+                exports = await self._exports(planned.plan.digest, bundle)
+                targets[bundle] = Target.of(bundle, namespace, planned.profile, exports)
+            elif installed is None:
+                missing.append(bundle)
+            else:
+                raise UnavailableError(f"service {bundle!r} is not prepared yet")
+        if missing:
+            raise MissingServicesError(missing)
+        return targets, tuple(additions)
+
+    async def _exports(self, digest: Digest, bundle: str) -> Exports:
+        try:
+            image = (await self.images.local(digest)).image
+        except NotFoundError:
+            image = await self.images.resolve(bundle)
+        return image_exports(image.config.labels)
+
+    async def _plan(
+        self,
+        bundle: Object,
+        spec: BundleSpec,
+        profile: Profile,
+        contract: ImageContract,
+        image: Image,
+        targets: Mapping[str, Target],
+        additions: tuple[PlannedBundle, ...],
+    ) -> WorkloadPlan:
+        planned = {addition.plan.bundle for addition in additions}
+        desired = DesiredBundle(
+            namespace=namespace_of(bundle),
+            name=name_of(bundle),
+            service=spec.service,
+            security=spec.security,
+            force_bindings=(spec.force_bindings or None) != (bundle.get("status") or {}).get("forcedBindings"),
+        )
+        inventory = Inventory(installed=frozenset(targets) - planned, targets=targets)
+        return plan(desired, profile, contract, image, inventory)
+
+
+class MissingServicesError(UnavailableError):
+    """Services that have to be installed first."""
+
+    def __init__(self, services: list[str]) -> None:
+        super().__init__(f"these services are installed first: {', '.join(services)}")
+        self.services = services

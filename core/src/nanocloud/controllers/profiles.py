@@ -1,0 +1,44 @@
+"""Profiles in the keyspace: one a bundle, at ``("profiles", <namespace>, <bundle>)``, secrets sealed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import orjson
+
+from nanocloud.errors import ConflictError, NotFoundError
+from nanocloud.planning.profile import Profile, profile_from_json, profile_to_json
+
+if TYPE_CHECKING:
+    from nanocloud.keyspace import Keyspace
+    from nanocloud.secrets import Envelope
+
+
+class ProfileStore:
+    """Reads and writes profiles."""
+
+    def __init__(self, keyspace: Keyspace, envelope: Envelope) -> None:
+        self._keyspace, self._envelope = keyspace, envelope
+
+    async def get(self, namespace: str, bundle: str) -> Profile | None:
+        entry = await self._keyspace.get(_key(namespace, bundle))
+        if entry is None:
+            return None
+        return profile_from_json(orjson.loads(entry.value), self._envelope.unseal, owner=f"{namespace}/{bundle}")
+
+    async def put(self, namespace: str, bundle: str, profile: Profile) -> None:
+        """Store, unless it is what is stored already: sealing is never twice the same, so the values are compared."""
+        if await self.get(namespace, bundle) == profile:
+            return
+        stored = profile_to_json(profile, self._envelope.seal, owner=f"{namespace}/{bundle}")
+        await self._keyspace.put(_key(namespace, bundle), orjson.dumps(stored))
+
+    async def remove(self, namespace: str, bundle: str) -> None:
+        try:
+            await self._keyspace.delete(_key(namespace, bundle))
+        except (NotFoundError, ConflictError):
+            pass  # it is gone already
+
+
+def _key(namespace: str, bundle: str) -> tuple[str, ...]:
+    return "profiles", namespace, bundle

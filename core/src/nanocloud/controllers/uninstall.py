@@ -1,0 +1,94 @@
+"""Taking a bundle down: the pod first, then what it was made of, then services that only it needed.
+
+Every step looks at what is left, so it goes on after a crash where it stood. The bundle object goes last.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from nanocloud.controllers import children
+from nanocloud.models.binding import BINDING
+from nanocloud.models.bundle import BUNDLE, UNINSTALL_FINALIZER, BundlePhase
+from nanocloud.models.core import PERSISTENT_VOLUME_CLAIM, SECRET
+from nanocloud.models.meta import annotations_of, is_deleting, name_of, namespace_of, uid_of
+
+if TYPE_CHECKING:
+    from nanocloud.controllers.profiles import ProfileStore
+    from nanocloud.models.kinds import ResourceKind
+    from nanocloud.models.meta import Object
+    from nanocloud.objects import ObjectStore
+
+INSTALLED_FOR = "nanocloud.io/installed-for"
+"""Annotation of a bundle that was installed because this one selected it; it goes when nobody selects it any more."""
+KEEP_SERVICES = "nanocloud.io/keep-services"
+"""Annotation: uninstalling leaves the services that were installed for this bundle."""
+
+
+@attrs.frozen(kw_only=True)
+class Uninstaller:
+    store: ObjectStore
+    profiles: ProfileStore
+
+    async def remove(self, bundle: Object) -> None:
+        """Do what can be done now; what has to wait comes back with the next change of a child."""
+        await self._say_terminating(bundle)
+        if not await children.remove_pod(self.store, bundle):
+            return
+        await self._delete_all(BINDING, bundle)
+        await self._delete_all(SECRET, bundle)
+        if not await self._delete_all(PERSISTENT_VOLUME_CLAIM, bundle):
+            return
+        await self._remove_services(bundle)
+        await self.profiles.remove(namespace_of(bundle), name_of(bundle))
+
+        def release(found: Object) -> None:
+            left = [f for f in found["metadata"].get("finalizers") or [] if f != UNINSTALL_FINALIZER]
+            found["metadata"]["finalizers"] = left
+
+        await self.store.modify(BUNDLE, namespace_of(bundle), name_of(bundle), release)
+
+    async def _say_terminating(self, bundle: Object) -> None:
+        def put(found: Object) -> None:
+            found.setdefault("status", {})["phase"] = BundlePhase.TERMINATING.value
+
+        await self.store.modify(BUNDLE, namespace_of(bundle), name_of(bundle), put, subresource="status")
+
+    async def _delete_all(self, kind: ResourceKind, bundle: Object) -> bool:
+        """True once none of the kind is left."""
+        found = await children.children(self.store, kind, bundle)
+        for obj in found:
+            if not is_deleting(obj):
+                await self.store.delete(kind, namespace_of(obj), name_of(obj), uid=uid_of(obj))
+        return not await children.children(self.store, kind, bundle)
+
+    async def _remove_services(self, bundle: Object) -> None:
+        """Services that were installed because something selected them go when nobody selects them any more."""
+        if annotations_of(bundle).get(KEEP_SERVICES) == "true":
+            return
+        namespace, name = namespace_of(bundle), name_of(bundle)
+        profile = await self.profiles.get(namespace, name)
+        for service in set(profile.services.values()) if profile else ():
+            target = await self.store.find(BUNDLE, namespace, service)
+            if target is None or is_deleting(target) or INSTALLED_FOR not in annotations_of(target):
+                continue
+            if not await dependants(self.store, self.profiles, namespace, service, besides=name):
+                await self.store.delete(BUNDLE, namespace, service, uid=uid_of(target))
+
+
+async def dependants(
+    store: ObjectStore, profiles: ProfileStore, namespace: str, service: str, *, besides: str = ""
+) -> list[str]:
+    """Bundles of the namespace whose profile selects ``service``."""
+    found = []
+    for candidate in (await store.list(BUNDLE, namespace)).items:
+        name = name_of(candidate)
+        if name in (besides, service):
+            continue
+        profile = await profiles.get(namespace, name)
+        wanted = set(profile.services.values()) if profile else set((candidate["spec"].get("options") or {}).values())
+        if service in wanted:
+            found.append(name)
+    return found
