@@ -150,8 +150,10 @@ class SqliteStorage(StorageProvider):
 
     async def compact(self, revision: int) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
-        if revision > self._revision:
-            raise FutureRevisionError(requested=revision, current=self._revision)
+        # From the file: a read may have shown a commit that the writer has not reported here yet.
+        current = self._inline(_read.info).revision
+        if revision > current:
+            raise FutureRevisionError(requested=revision, current=current)
         compaction = Compaction(revision)
         self._writer.submit(compaction)
         await compaction.done.wait()
