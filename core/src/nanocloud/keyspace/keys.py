@@ -34,7 +34,7 @@ def encode(key: Key) -> bytes:
 
 def prefix_range(prefix: Key) -> tuple[bytes, bytes | None]:
     """The range (start, end) of the keys that begin with the segments of ``prefix``; ``()`` is every key."""
-    if not prefix:
+    if prefix == ():
         return b"", None
     start = _encode(prefix)
     return start, start[:-1] + b"\x01"

@@ -75,12 +75,11 @@ class Watcher:
             elif self._live:
                 self._wake = trio.Event()
                 await self._wake.wait()
-            elif self._cursor >= self._hub.revision:
-                self._live = True
             else:
                 page = await self._hub.storage.changes(*self._range, after=self._cursor, limit=_PAGE_CHANGES)
                 self._ready.extend(map(change_of, page.changes))
                 self._cursor = page.through
+                self._live = page.through >= self._hub.revision
 
     def offer(self, changes: Sequence[Change]) -> None:
         """The hub's side: the changes of one transaction."""
