@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nanocloud.errors import NotFoundError
+from nanocloud.errors import NanocloudError, NotFoundError
 from nanocloud.providers.image import Digest
 
 if TYPE_CHECKING:
@@ -16,15 +16,16 @@ if TYPE_CHECKING:
 class ImageSources:
     """What the controllers and the kubelet know of images."""
 
-    def __init__(self, providers: Sequence[ImageProvider]) -> None:
+    def __init__(self, providers: Sequence[ImageProvider], *, missing: NanocloudError | None = None) -> None:
         self._providers = sorted(providers, key=lambda provider: provider.name)
+        self._missing = missing or NotFoundError("no image provider is installed")
 
     async def catalog(self) -> list[CatalogEntry]:
         return [entry for provider in self._providers for entry in await provider.catalog()]
 
     async def resolve(self, reference: str) -> Image:
-        """The first provider's answer; NotFoundError of the last where none has it."""
-        missing = NotFoundError(f"image {reference!r} is unknown: no image provider is installed")
+        """The first provider's answer; NotFoundError of the last where none has it, ``missing`` where there is none."""
+        missing = self._missing
         for provider in self._providers:
             try:
                 return await provider.resolve(reference)
@@ -49,7 +50,7 @@ class ImageSources:
                 return await self.local(Digest(digest))
             except NotFoundError:
                 pass
-        missing = NotFoundError(f"image {reference!r} is unknown: no image provider is installed")
+        missing = self._missing
         for provider in self._providers:
             try:
                 image = await provider.resolve(reference)

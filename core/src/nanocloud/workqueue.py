@@ -12,6 +12,8 @@ from typing import Generic, TypeVar
 import structlog
 import trio
 
+from nanocloud.observability.metrics import reconcile_seconds
+
 K = TypeVar("K", bound=Hashable)
 log = structlog.get_logger("workqueue")
 
@@ -66,7 +68,8 @@ class WorkQueue(Generic[K]):
             self._waiting.discard(key)
             self._running.add(key)
             try:
-                await handler(key)
+                with reconcile_seconds.labels(self._name).time():
+                    await handler(key)
             except Exception as exc:
                 failures = self._failures[key] = self._failures.get(key, 0) + 1
                 delay = min(FIRST_BACKOFF_SECONDS * 2 ** (failures - 1), LAST_BACKOFF_SECONDS)

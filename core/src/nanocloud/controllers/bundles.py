@@ -113,6 +113,9 @@ class BundleController:
 
     async def _prepare(self, bundle: Object, key: _Key) -> PlannedBundle:
         """Plan and keep the profile; installs missing services and waits for their profiles."""
+        if (unfit := self._parts.unfit) is not None:
+            message = f"{unfit} ({unfit.hint})"
+            raise BlockedError([], Obstacle(reason="PluginMissing", message=message, failed=True))
         try:
             planned = await self._parts.planner.plan(bundle)
         except MissingServicesError as exc:

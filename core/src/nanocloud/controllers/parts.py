@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from nanocloud.controllers.planner import Planner
     from nanocloud.controllers.profiles import ProfileStore
     from nanocloud.controllers.uninstall import Uninstaller
+    from nanocloud.errors import NanocloudError
     from nanocloud.identity.authority import CertificateAuthority
     from nanocloud.objects import EventRecorder, ObjectStore
     from nanocloud.secrets import Envelope
@@ -26,3 +27,5 @@ class ControllerParts:
     envelope: Envelope
     binding_provider: str
     """Name of the provider that new Bindings ask for."""
+    unfit: NanocloudError | None = None
+    """Why this node cannot run services, if it cannot."""

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 GRANT_TTL_SECONDS = 24 * 3600.0
 BEARER_TTL_SECONDS = 30 * 24 * 3600.0
-_PREFIX, _ISSUER = "nc1.", "nanocloud"
+GRANT_PREFIX = "nc1."
+_ISSUER = "nanocloud"
 
 
 @attrs.frozen(kw_only=True)
@@ -45,7 +46,7 @@ class TokenStore:
 
     async def create(self, grant: Grant, *, ttl_seconds: float = GRANT_TTL_SECONDS) -> str:
         """Store the grant and return the token, which is shown once and kept nowhere."""
-        token = _PREFIX + secrets.token_urlsafe(32)
+        token = GRANT_PREFIX + secrets.token_urlsafe(32)
         await self._keyspace.put(_key(token), orjson.dumps(unstructure(grant)), expect=0, ttl_seconds=ttl_seconds)
         return token
 
@@ -55,7 +56,7 @@ class TokenStore:
         Raises:
             UnauthorizedError: unknown, expired or used; which of these is not told.
         """
-        entry = await self._keyspace.get(_key(token)) if token.startswith(_PREFIX) else None
+        entry = await self._keyspace.get(_key(token)) if token.startswith(GRANT_PREFIX) else None
         if entry is not None:
             try:
                 await self._keyspace.delete(entry.key, expect=entry.mod_revision)

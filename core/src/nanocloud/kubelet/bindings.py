@@ -29,6 +29,7 @@ from nanocloud.models.meta import (
 from nanocloud.models.pod import POD
 from nanocloud.objects import WatchType
 from nanocloud.objects.reflector import reflect
+from nanocloud.observability.metrics import binding_runs
 from nanocloud.providers.binding import BindingArgument, BindingCall, BindingResult
 from nanocloud.providers.runtime import ContainerId
 from nanocloud.workqueue import WorkQueue
@@ -121,6 +122,7 @@ class BindingsWorker:
             attempt=attempt,
         )
         outcome = await self._parts.binding.run(call)
+        binding_runs.labels(outcome.result.value).inc()
         await self._finish(binding, spec, outcome, attempt)
 
     async def _arguments(self, namespace: str, spec: BindingSpec) -> tuple[BindingArgument, ...]:

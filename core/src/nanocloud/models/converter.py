@@ -83,7 +83,9 @@ def _structure(converter: cattrs.Converter, cls: type[Any]) -> Any:
 
 
 def _unstructure(converter: cattrs.Converter, cls: type[Any]) -> Any:
-    renames = {a.name: override(rename=json_name(cls, a.name), omit_if_default=True) for a in attrs.fields(cls)}
+    renames: dict[str, Any] = {
+        a.name: override(rename=json_name(cls, a.name), omit_if_default=True) for a in attrs.fields(cls)
+    }
     return make_dict_unstructure_fn(cls, converter, **renames)
 
 
@@ -127,9 +129,11 @@ def _causes(exc: BaseException, cls: type | None, path: str) -> list[FieldError]
     if isinstance(exc, cattrs.IterableValidationError):
         found = []
         with_index, without = exc.group_exceptions()
-        for inner, note in with_index:
+        for inner, position in with_index:
             found += _causes(
-                inner, None, f"{path}[{note.index}]" if isinstance(note.index, int) else _join(path, str(note.index))
+                inner,
+                None,
+                f"{path}[{position.index}]" if isinstance(position.index, int) else _join(path, str(position.index)),
             )
         for inner in without:
             found += _causes(inner, None, path)
@@ -163,5 +167,8 @@ def _word(kind: type) -> str:
 def _shown(value: object) -> str:
     if value is None:
         return "null"
-    text = {dict: "an object", list: "a list"}.get(type(value))
-    return text or (repr(value) if len(repr(value)) <= 60 else repr(value)[:57] + "...")
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list):
+        return "a list"
+    return repr(value) if len(repr(value)) <= 60 else repr(value)[:57] + "..."

@@ -1,0 +1,30 @@
+"""What core itself offers, registered like any plugin's: the SQLite storage, the macros, the binding provider."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nanocloud import hookimpl
+from nanocloud.bindings import ExecBinding
+from nanocloud.macros import BuiltinMacros
+from nanocloud.storage import SqliteStorage
+
+if TYPE_CHECKING:
+    from nanocloud.config import NodeConfig
+
+NANOCLOUD_CONTRACT = "1"
+
+
+@hookimpl
+def nanocloud_storage_providers(config: NodeConfig) -> list[SqliteStorage]:
+    return [SqliteStorage(config.state_dir / "keyspace")]
+
+
+@hookimpl
+def nanocloud_macro_providers() -> list[BuiltinMacros]:
+    return [BuiltinMacros()]
+
+
+@hookimpl
+def nanocloud_binding_providers() -> list[ExecBinding]:
+    return [ExecBinding()]

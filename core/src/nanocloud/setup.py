@@ -1,0 +1,104 @@
+"""``nanocloud setup`` and ``nanocloud reset``: making a machine a node, and taking every trace off it again."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+import attrs
+
+from nanocloud.errors import LockedError, NanocloudError
+from nanocloud.files import private_folder
+from nanocloud.identity.assets import ADMIN_GROUP, SecureAssets
+from nanocloud.identity.tokens import Grant, TokenStore
+from nanocloud.keyspace import Keyspace
+from nanocloud.node import plugin_host
+from nanocloud.providers.base import Removable
+from nanocloud.providers.image import ImageProvider
+from nanocloud.providers.network import NetworkProvider
+from nanocloud.providers.runtime import RuntimeProvider
+from nanocloud.providers.storage import StorageProvider
+from nanocloud.providers.volume import VolumeProvider
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from nanocloud.config import NodeConfig
+
+ADMIN = Grant(user="admin", groups=[ADMIN_GROUP])
+_ROLES: tuple[tuple[str, str, type], ...] = (
+    ("runtime", "nanocloud_runtime_providers", RuntimeProvider),
+    ("network", "nanocloud_network_providers", NetworkProvider),
+    ("volume", "nanocloud_volume_providers", VolumeProvider),
+    ("image", "nanocloud_image_providers", ImageProvider),
+)
+
+
+@attrs.frozen(kw_only=True)
+class SetupReport:
+    made: list[str]
+    token: str | None
+    """A single-use token of the administrator; None while a server runs: ask it with ``nanocloud token``."""
+    missing: list[str]
+    """Roles that no plugin fills, in sentences."""
+
+
+async def set_up(
+    config: NodeConfig, *, server_names: Sequence[str] = (), repair: bool = False, token: bool = True
+) -> SetupReport:
+    """Prepare folders, keys, certificates and the network; safe to repeat, also while a server runs.
+
+    Raises:
+        NanocloudError: what is lacking, and how to get it.
+    """
+    private_folder(config.state_dir)
+    private_folder(config.run_dir)
+    made = SecureAssets(config.secure_assets).prepare(server_names=server_names, repair=repair)
+    host = plugin_host(config)
+    try:
+        async with host.select("storage", StorageProvider, config) as storage:
+            async with Keyspace.open(storage) as keyspace:
+                secret = await TokenStore(keyspace).create(ADMIN) if token else None
+            filled = {role for role, hook, contract in _ROLES if host.named(hook, contract, config=config)}
+            if "network" in filled:
+                async with host.select("network", NetworkProvider, config):
+                    made.append("network")
+            missing = [str(host.missing(role)) for role, _, _ in _ROLES if role not in filled]
+            return SetupReport(made=made, token=secret, missing=missing)
+    except LockedError:
+        # A server runs on this folder, so the network stands; certificates it reads when it starts again.
+        return SetupReport(made=made, token=None, missing=[])
+
+
+async def take_off(config: NodeConfig, tell: Callable[[str], None]) -> None:
+    """Remove containers, networks, volumes with their data, images, keyspace, keys. Repeats safely.
+
+    Raises:
+        LockedError: a server runs on the folder.
+    """
+    host = plugin_host(config)
+    if (config.state_dir / "keyspace").exists():
+        async with host.select("storage", StorageProvider, config):
+            await _purge(config, tell)
+    else:
+        await _purge(config, tell)
+    for folder in (config.run_dir, config.state_dir):
+        if folder.exists():
+            shutil.rmtree(folder)
+            tell(f"removed {folder}")
+
+
+async def _purge(config: NodeConfig, tell: Callable[[str], None]) -> None:
+    host = plugin_host(config)
+    failed = []
+    for role, hook, contract in _ROLES:  # containers first: they hold networks and volumes
+        for offer in host.named(hook, contract, config=config).values():
+            provider: object = offer.value
+            if isinstance(provider, Removable):
+                try:
+                    await provider.purge()
+                    tell(f"removed what the {role} plugin {offer.plugin} made")
+                except NanocloudError as exc:
+                    failed.append(f"{offer.plugin}: {exc}")
+    if failed:
+        raise NanocloudError(f"some traces are left: {'; '.join(failed)}", hint="mend that and run it again")
