@@ -116,6 +116,9 @@ def _setting(key: str, tokens: object) -> Setting:
     name, equals, value = key.removeprefix("?").partition("=")
     if not NAME.fullmatch(name):
         _fail(place, f"{_shown(name)} is not an option name; use a-z, 0-9 and '_', at most 128 characters")
+    for prefix in ("env_", "secret_env_"):
+        if name.startswith(prefix) and not reserved(name):
+            _fail(place, f"{prefix} needs the name of a variable: letters, digits and '_', not first a digit")
     selects = value.startswith("&")
     choice = value.removeprefix("&") if equals else None
     if selects and not SERVICE.fullmatch(choice or ""):

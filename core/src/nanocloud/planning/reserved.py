@@ -158,12 +158,12 @@ def parse_port(text: str) -> Port:
     container = _port_number(number, text)
     if not arrow:
         return Port(container_port=container, protocol=kind)
-    address, _, host = published.rpartition(":")
+    address, colon, host = published.rpartition(":")
     return Port(
         container_port=container,
         protocol=kind,
         host_port=_port_number(host, text),
-        host_ip=_host_ip(address) if address else None,
+        host_ip=_host_ip(address) if colon else None,
     )
 
 

@@ -1,0 +1,95 @@
+"""FakeImages: a registry, a catalogue and an image store in a dictionary."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nanocloud.errors import NotFoundError
+from nanocloud.providers.image import (
+    CatalogEntry,
+    Digest,
+    Image,
+    ImageConfig,
+    ImageProvider,
+    PullProgress,
+    UnpackedImage,
+)
+from nanocloud.testkit.calls import Calls
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence, Set
+
+_SIZE_BYTES = 1024
+
+
+class FakeImages(ImageProvider):
+    """Knows the images that a test adds. A reference that is added again gets a new digest, as a moved tag does."""
+
+    def __init__(self) -> None:
+        self.calls = Calls()
+        self._images: dict[str, Image] = {}
+        self._layers: dict[Digest, tuple[Path, ...]] = {}
+        self._catalog: dict[str, CatalogEntry] = {}
+        self._here: dict[Digest, UnpackedImage] = {}
+        self._added = 0
+
+    def add(
+        self, reference: str, config: ImageConfig | None = None, *, layers: tuple[Path, ...] = (), description: str = ""
+    ) -> Image:
+        """Make an image known. A reference without ``/`` and ``:`` is a catalog service too.
+
+        ``layers`` are given back when the image is unpacked; none: a folder that does not exist.
+        """
+        self._added += 1
+        digest = Digest("sha256:" + hashlib.sha256(f"{self._added} {reference}".encode()).hexdigest())
+        image = Image(reference=reference, digest=digest, config=config or ImageConfig(), size_bytes=_SIZE_BYTES)
+        self._images[reference] = image
+        self._layers[digest] = layers or (Path("/run/fake/layers") / digest.removeprefix("sha256:"),)
+        if not {"/", ":"} & set(reference):
+            self._catalog[reference] = CatalogEntry(
+                service=reference, reference=reference, description=description, built=True
+            )
+        return image
+
+    @property
+    def name(self) -> str:
+        return "fake"
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        yield
+
+    async def catalog(self) -> Sequence[CatalogEntry]:
+        await self.calls.enter("catalog", "")
+        return [entry for _, entry in sorted(self._catalog.items())]
+
+    async def resolve(self, reference: str) -> Image:
+        await self.calls.enter("resolve", reference)
+        if reference not in self._images:
+            near = difflib.get_close_matches(reference, self._images)
+            hint = f"did you mean {', '.join(near)}?" if near else ""
+            raise NotFoundError(f"image {reference} is not known", hint=hint)
+        return self._images[reference]
+
+    async def ensure(self, image: Image, *, progress: PullProgress | None = None) -> UnpackedImage:
+        await self.calls.enter("ensure", image.reference)
+        if progress is not None:
+            progress(done_bytes=image.size_bytes, total_bytes=image.size_bytes, layer=image.digest)
+        return self._here.setdefault(image.digest, UnpackedImage(image=image, layers=self._layers[image.digest]))
+
+    async def local(self, digest: Digest) -> UnpackedImage:
+        await self.calls.enter("local", digest)
+        if digest not in self._here:
+            raise NotFoundError(f"image {digest} is not on this node")
+        return self._here[digest]
+
+    async def collect(self, in_use: Set[Digest]) -> Sequence[Digest]:
+        await self.calls.enter("collect", "")
+        gone = sorted(digest for digest in self._here if digest not in in_use)
+        for digest in gone:
+            del self._here[digest]
+        return gone
