@@ -1,0 +1,248 @@
+"""The image provider: finds images, fetches and unpacks their layers side by side, and removes what nobody needs."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import trio
+
+from nanocloud.concurrency import gather
+from nanocloud.errors import ImageError, NotFoundError
+from nanocloud.providers.image import Digest, Image, ImageProvider, UnpackedImage
+from nanocloud_dockyard import services
+from nanocloud_dockyard.assembly import assemble
+from nanocloud_dockyard.collect import collect
+from nanocloud_dockyard.layout import LayoutSource
+from nanocloud_dockyard.media import parse_manifest, this_platform
+from nanocloud_dockyard.reference import (
+    LayoutReference,
+    Reference,
+    RegistryReference,
+    ServiceReference,
+    parse_reference,
+)
+from nanocloud_dockyard.resolver import CachedSource, Found, build, find
+from nanocloud_dockyard.shared import SharedWork
+from nanocloud_dockyard.source import digest_of
+from nanocloud_dockyard.store import ImageRecord, Store
+from nanocloud_dockyard.unpacker import LayerBytesError, UnpackJob, unpack
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence, Set
+
+    from nanocloud.providers.image import CatalogEntry, PullProgress
+    from nanocloud_dockyard.media import Descriptor
+    from nanocloud_dockyard.registry import Backoff
+    from nanocloud_dockyard.settings import DockyardConfig
+    from nanocloud_dockyard.source import Source
+    from nanocloud_dockyard.store import NewLayer
+    from nanocloud_dockyard.transport import Transport
+
+
+class Dockyard(ImageProvider):
+    """Images below ``root``; see ``store`` for the folder."""
+
+    def __init__(self, config: DockyardConfig, root: Path, *, backoff: Backoff | None = None) -> None:
+        self._config, self._backoff = config, backoff
+        self._store = Store(root)
+        self._here = this_platform()
+        self._limiter = trio.CapacityLimiter(config.parallel_layers)
+        self._changing = trio.Lock()  # of records, against collection
+        self._pinned: Counter[Digest] = Counter()
+        """Images and layers that an ``ensure`` under way has or makes."""
+        self._listeners: dict[Digest, list[PullProgress]] = {}
+
+    @property
+    def name(self) -> str:
+        return "dockyard"
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        await trio.to_thread.run_sync(self._store.prepare)
+        async with AsyncExitStack() as self._open, trio.open_nursery() as nursery:
+            self._work: SharedWork[None] = SharedWork(nursery)
+            self._transport: Transport | None = None
+            yield
+            nursery.cancel_scope.cancel()
+
+    async def catalog(self) -> Sequence[CatalogEntry]:
+        return await trio.to_thread.run_sync(services.entries, self._store.layout, self._config.registry)
+
+    async def resolve(self, reference: str) -> Image:
+        parsed = parse_reference(reference)
+        found = await self._first(parsed, lambda source: find(source, parsed.digest, self._here))
+        self._check_size(found, reference)
+        await self._keep(found, reference)
+        return _image(found, reference)
+
+    async def ensure(self, image: Image, *, progress: PullProgress | None = None) -> UnpackedImage:
+        if os.geteuid() != 0:
+            raise ImageError(f"{image.reference}: unpacking needs root, for files keep their owners")
+        parsed = parse_reference(image.reference)
+        found = await self._first(parsed, lambda source: find(source, image.digest, self._here))
+        self._check_size(found, image.reference)
+        with self._pins((image.digest, *found.configuration.diff_ids)):
+            await self._keep(found, image.reference)
+            layers = dict(zip(found.configuration.diff_ids, found.manifest.layers, strict=True))
+            await gather(*(partial(self._ensure_layer, parsed, *pair, progress) for pair in layers.items()))
+            return await trio.to_thread.run_sync(self._unpacked, found, image)
+
+    async def local(self, digest: Digest) -> UnpackedImage:
+        return await trio.to_thread.run_sync(self._local, digest)
+
+    async def collect(self, in_use: Set[Digest]) -> Sequence[Digest]:
+        async with self._changing:
+            gone = await trio.to_thread.run_sync(collect, self._store, set(in_use) | set(self._pinned))
+        await trio.to_thread.run_sync(self._store.sweep)
+        return gone
+
+    # Sources
+
+    async def _first(self, reference: Reference, ask: Callable[[Source], Awaitable[Found]]) -> Found:
+        """What the first source answers that has it."""
+        missing: NotFoundError | None = None
+        for source in await self._sources(reference):
+            try:
+                return await ask(CachedSource(self._store, source))
+            except NotFoundError as exc:
+                missing = exc
+        if isinstance(reference, ServiceReference) and (missing is None or self._config.registry is None):
+            raise await trio.to_thread.run_sync(services.missing, reference.service)
+        raise missing or NotFoundError(f"image {reference} is unknown")
+
+    async def _sources(self, reference: Reference) -> list[Source]:
+        if isinstance(reference, LayoutReference):
+            return [LayoutSource(Path(reference.path), reference.tag)]
+        if isinstance(reference, RegistryReference):
+            return [await self._registry(reference)]
+        built: list[Source] = [LayoutSource(self._store.layout, reference.service)]
+        remote = services.registry_reference(self._config.registry, reference.service)
+        return [*built, await self._registry(remote)] if remote else built
+
+    async def _registry(self, reference: RegistryReference) -> Source:
+        # The HTTP client takes a tenth of a second to import; a node with built images never needs it.
+        from nanocloud_dockyard.registry import Backoff, RegistrySource
+        from nanocloud_dockyard.transport import Transport
+
+        if self._transport is None:
+            self._transport = Transport(self._config)
+            self._open.push_async_exit(self._transport)
+        settings = self._config.registries.get(reference.host)
+        mirrors = settings.mirrors if settings else ()
+        return RegistrySource(self._transport, reference, mirrors, self._backoff or Backoff())
+
+    # Layers
+
+    async def _ensure_layer(
+        self, reference: Reference, diff_id: Digest, layer: Descriptor, progress: PullProgress | None
+    ) -> None:
+        if await trio.to_thread.run_sync(self._store.layer, diff_id):
+            return
+        listeners = self._listeners.setdefault(diff_id, [])
+        if progress:
+            listeners.append(progress)
+        try:
+            await self._work.run(diff_id, lambda: self._make_layer(reference, diff_id, layer))
+        finally:
+            if progress:
+                listeners.remove(progress)
+            if not listeners:
+                self._listeners.pop(diff_id, None)
+
+    async def _make_layer(self, reference: Reference, diff_id: Digest, layer: Descriptor) -> None:
+        missing = NotFoundError(f"layer {layer.digest} of {reference} is nowhere")
+        async with self._limiter:
+            for source in await self._sources(reference):
+                try:
+                    await self._unpack_from(source, diff_id, layer)
+                    return
+                except NotFoundError as exc:
+                    missing = exc
+        raise ImageError(f"{reference}: {missing}") from missing
+
+    async def _unpack_from(self, source: Source, diff_id: Digest, layer: Descriptor) -> None:
+        try:
+            await self._unpack(source, diff_id, layer)
+        except LayerBytesError as exc:
+            if not source.distrust():
+                raise type(exc)(f"{source.name}: {exc}") from exc
+            await self._unpack(source, diff_id, layer)
+
+    async def _unpack(self, source: Source, diff_id: Digest, layer: Descriptor) -> None:
+        async with self._new_layer() as new, source.layer(layer) as content:
+            job = UnpackJob(layer=layer, diff_id=diff_id, root_fd=new.root_fd, limits=self._config.limits.unpack)
+            record = await unpack(job, content, partial(self._report, diff_id, layer))
+            self._report(diff_id, layer, layer.size_bytes)
+            await trio.to_thread.run_sync(self._store.finish_layer, new, diff_id, record)
+
+    @asynccontextmanager
+    async def _new_layer(self) -> AsyncIterator[NewLayer]:
+        making = self._store.new_layer()
+        new = making.__enter__()
+        try:
+            yield new
+        finally:
+            with trio.CancelScope(shield=True):  # removing half a layer takes as long as it takes
+                await trio.to_thread.run_sync(making.__exit__, None, None, None)
+
+    def _report(self, diff_id: Digest, layer: Descriptor, done_bytes: int) -> None:
+        for listener in tuple(self._listeners.get(diff_id, ())):
+            listener(done_bytes=done_bytes, total_bytes=layer.size_bytes, layer=layer.digest)
+
+    # Records
+
+    def _check_size(self, found: Found, reference: str) -> None:
+        most = self._config.limits.max_image_bytes
+        if found.manifest.size_bytes > most:
+            raise ImageError(
+                f"{reference} has layers of {found.manifest.size_bytes} bytes; the limit is {most} (max_image_bytes)"
+            )
+
+    async def _keep(self, found: Found, reference: str) -> None:
+        record = ImageRecord(
+            references=(reference,),
+            documents=tuple(map(digest_of, found.documents)),
+            layers=found.configuration.diff_ids,
+        )
+        async with self._changing:
+            await trio.to_thread.run_sync(self._store.keep, found.digest, record, found.documents)
+
+    def _unpacked(self, found: Found, image: Image) -> UnpackedImage:
+        layers = assemble(self._store, found.configuration.diff_ids, make=True)
+        if not layers:
+            raise ImageError(f"{image.reference} has no layers")
+        return UnpackedImage(image=_image(found, image.reference), layers=layers)
+
+    def _local(self, digest: Digest) -> UnpackedImage:
+        record, manifest = self._store.image(digest), self._store.blob(digest)
+        if record and manifest:
+            what = f"image {digest}"
+            configuration = self._store.blob(parse_manifest(manifest, what).config.digest)
+            layers = assemble(self._store, record.layers, make=False)
+            if configuration and layers:
+                found = build(manifest, configuration, what)
+                return UnpackedImage(image=_image(found, record.references[-1]), layers=layers)
+        raise NotFoundError(f"image {digest} is not on this node whole")
+
+    @contextmanager
+    def _pins(self, digests: tuple[Digest, ...]) -> Iterator[None]:
+        self._pinned.update(digests)
+        try:
+            yield
+        finally:
+            self._pinned.subtract(digests)
+            self._pinned += Counter()  # drops what is at zero
+
+
+def _image(found: Found, reference: str) -> Image:
+    return Image(
+        reference=reference,
+        digest=found.digest,
+        config=found.configuration.config,
+        size_bytes=found.manifest.size_bytes,
+    )

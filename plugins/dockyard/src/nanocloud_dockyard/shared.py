@@ -1,0 +1,67 @@
+"""Work that several callers want at once is done once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import trio
+
+from nanocloud.errors import ImageError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Hashable
+
+T = TypeVar("T")
+
+
+class _Job(Generic[T]):
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.scope = trio.CancelScope()
+        self.waiters = 0
+        self.result: T | None = None
+        self.error: Exception = ImageError("the work was given up: the image provider is closing")
+        self.succeeded = False
+
+
+class SharedWork(Generic[T]):
+    """Runs work by key in ``nursery``: callers that come while it runs wait for the same result or error.
+
+    A caller that is cancelled leaves the work to the others; when the last one is gone it is cancelled.
+    """
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+        self._jobs: dict[Hashable, _Job[T]] = {}
+
+    async def run(self, key: Hashable, work: Callable[[], Awaitable[T]]) -> T:
+        job = self._jobs.get(key)
+        if job is None:
+            job = self._jobs[key] = _Job()
+            self._nursery.start_soon(self._run, key, job, work)
+        job.waiters += 1
+        try:
+            await job.done.wait()
+        finally:
+            job.waiters -= 1
+            if not job.waiters and not job.done.is_set():
+                self._forget(key, job)
+                job.scope.cancel()
+        if not job.succeeded:
+            raise job.error
+        return job.result  # type: ignore[return-value]
+
+    async def _run(self, key: Hashable, job: _Job[T], work: Callable[[], Awaitable[T]]) -> None:
+        try:
+            with job.scope:
+                job.result = await work()
+                job.succeeded = True
+        except Exception as exc:  # handed to every caller
+            job.error = exc
+        finally:
+            self._forget(key, job)
+            job.done.set()
+
+    def _forget(self, key: Hashable, job: _Job[T]) -> None:
+        if self._jobs.get(key) is job:
+            del self._jobs[key]

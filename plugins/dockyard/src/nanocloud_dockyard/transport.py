@@ -1,0 +1,299 @@
+"""HTTP to registries: TLS, tokens, redirects. One attempt each; ``registry`` repeats what may succeed later.
+
+Plain HTTP is spoken only to hosts that the configuration names. Redirects are followed here and not by the library:
+what proves who we are goes to the host it is for and to no other, and nothing goes from TLS to plain HTTP.
+
+Source: distribution specification 1.1; "Token Authentication" for the bearer flow; RFC 9110, 15.4 (redirects).
+"""
+
+from __future__ import annotations
+
+import ssl
+import time
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import httpx2
+import orjson
+import trio
+
+from nanocloud import __version__
+from nanocloud.errors import ConfigError, ImageError, NotFoundError
+from nanocloud_dockyard.auth import CredentialFile, Credentials, parse_challenges
+from nanocloud_dockyard.limits import MAX_REDIRECTS, MAX_TOKEN_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from nanocloud_dockyard.settings import DockyardConfig
+
+_TIMEOUT = httpx2.Timeout(60.0, connect=10.0)
+_TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_MAX_RETRY_AFTER_SECONDS = 60.0
+_TOKEN_SLACK_SECONDS = 10.0
+_HINT_AUTH = "credentials stand in the file that dockyard.auth_file names"
+
+
+class TransientError(Exception):
+    """The same request may succeed later."""
+
+    def __init__(self, message: str, retry_after_seconds: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+@attrs.frozen(kw_only=True)
+class Endpoint:
+    """A host that serves repositories: a registry, or a mirror of one below a prefix."""
+
+    host: str
+    prefix: str = ""
+    plain: bool = False
+
+    def url(self, repository: str, path: str) -> str:
+        host = "registry-1.docker.io" if self.host == "docker.io" else self.host
+        name = f"{self.prefix}/{repository}" if self.prefix else repository
+        return f"{'http' if self.plain else 'https'}://{host}/v2/{name}/{path}"
+
+    def scope(self, repository: str) -> str:
+        return f"repository:{self.prefix + '/' if self.prefix else ''}{repository}:pull"
+
+
+@attrs.frozen
+class _Token:
+    authorization: str = attrs.field(repr=False)
+    expires_at: float
+
+
+class Transport:
+    """Clients and tokens for all registries of the node. Use as an async context manager."""
+
+    def __init__(self, config: DockyardConfig, *, wire: httpx2.AsyncBaseTransport | None = None) -> None:
+        self._config, self._wire = config, wire
+        self._credentials = CredentialFile(config.auth_file)
+        self._clients: dict[object, httpx2.AsyncClient] = {}
+        self._tokens: dict[tuple[str, str], _Token] = {}
+
+    async def __aenter__(self) -> Transport:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for client in self._clients.values():
+            await client.aclose()
+
+    def endpoint(self, address: str) -> Endpoint:
+        """``host[:port][/prefix]`` as the configuration says it is to be spoken to."""
+        host, _, prefix = address.partition("/")
+        return Endpoint(host=host, prefix=prefix.strip("/"), plain=host in self._config.plain_http)
+
+    @asynccontextmanager
+    async def get(
+        self, endpoint: Endpoint, repository: str, path: str, headers: dict[str, str]
+    ) -> AsyncIterator[httpx2.Response]:
+        """The answer, status 200 or 206, its body still to be read with ``aiter_raw``.
+
+        Raises:
+            TransientError: no answer, or one that asks to come again; from reading the body too.
+            NotFoundError: 404.
+            ImageError: any other answer, or a redirect that must not be followed.
+        """
+        what = f"{endpoint.host}/{repository} {path}"
+        with _as_transient(what):
+            response = await self._authorized(endpoint, repository, path, headers)
+            try:
+                _check_status(response, what)
+                yield response
+            finally:
+                await response.aclose()
+
+    async def _authorized(
+        self, endpoint: Endpoint, repository: str, path: str, headers: dict[str, str]
+    ) -> httpx2.Response:
+        url, scope = httpx2.URL(endpoint.url(repository, path)), endpoint.scope(repository)
+        known = self._tokens.get((endpoint.host, scope))
+        if known and known.expires_at > time.monotonic():
+            headers = headers | {"Authorization": known.authorization}
+        response = await self._follow(url, headers)
+        if response.status_code == 401 and response.url.host == url.host:
+            challenge = response.headers.get("WWW-Authenticate", "")
+            await response.aclose()
+            token = await self._answer(endpoint, scope, challenge)
+            self._tokens[endpoint.host, scope] = token
+            response = await self._follow(url, headers | {"Authorization": token.authorization})
+        return response
+
+    async def _follow(self, url: httpx2.URL, headers: dict[str, str]) -> httpx2.Response:
+        for _ in range(MAX_REDIRECTS + 1):
+            response = await self._send(url, headers)
+            location = response.headers.get("Location")
+            if response.status_code not in _REDIRECTS or not location:
+                return response
+            await response.aclose()
+            target = _joined(url, location)
+            self._check_redirect(url, target)
+            if _origin(target) != _origin(url):
+                headers = {name: value for name, value in headers.items() if name != "Authorization"}
+            url = target
+        raise ImageError(f"{url.host} redirects more than {MAX_REDIRECTS} times")
+
+    def _check_redirect(self, url: httpx2.URL, target: httpx2.URL) -> None:
+        if target.scheme == "https" or (target.scheme == "http" and self._is_plain(target)):
+            return
+        raise ImageError(f"{url.host} redirects to {target.scheme}://{target.host}, which is not https")
+
+    def _is_plain(self, url: httpx2.URL) -> bool:
+        return url.netloc.decode() in self._config.plain_http
+
+    async def _send(self, url: httpx2.URL, headers: dict[str, str]) -> httpx2.Response:
+        client = await self._client(url)
+        request = client.build_request("GET", url, headers={"Accept-Encoding": "identity"} | headers)
+        return await client.send(request, stream=True)
+
+    async def _client(self, url: httpx2.URL) -> httpx2.AsyncClient:
+        """One client for each set of trusted authorities; local plain registries are never asked through a proxy."""
+        settings = self._config.registries.get(url.netloc.decode())
+        ca_file = settings.ca_file if settings else None
+        plain = self._is_plain(url)
+        key = (ca_file, plain)
+        if key not in self._clients:
+            context = await trio.to_thread.run_sync(_tls, ca_file)
+            self._clients.setdefault(
+                key,
+                httpx2.AsyncClient(
+                    verify=context,
+                    transport=self._wire,
+                    proxy=None if plain or self._wire else self._config.proxy,
+                    trust_env=False,  # the node's configuration is the only place that says how
+                    timeout=_TIMEOUT,
+                    headers={"User-Agent": f"nanocloud/{__version__}"},
+                ),
+            )
+        return self._clients[key]
+
+    async def _answer(self, endpoint: Endpoint, scope: str, header: str) -> _Token:
+        """Exchange the challenge for what the ``Authorization`` header must say."""
+        credentials = await trio.to_thread.run_sync(self._credentials.of, endpoint.host)
+        for challenge in parse_challenges(header):
+            if challenge.scheme == "bearer" and "realm" in challenge.parameters:
+                return await self._bearer(endpoint, scope, challenge.parameters, credentials)
+            if challenge.scheme == "basic" and credentials:
+                return _Token(credentials.basic, time.monotonic() + 3600)
+        raise ImageError(f"{endpoint.host} asks for credentials", hint=_HINT_AUTH)
+
+    async def _bearer(
+        self, endpoint: Endpoint, scope: str, parameters: dict[str, str], credentials: Credentials | None
+    ) -> _Token:
+        realm = _joined(httpx2.URL(endpoint.url("", "")), parameters["realm"])
+        if realm.scheme != "https" and not (realm.scheme == "http" and (endpoint.plain or self._is_plain(realm))):
+            raise ImageError(f"{endpoint.host} names a token server that is not https: {realm.scheme}://{realm.host}")
+        query = {"scope": scope} | ({"service": parameters["service"]} if "service" in parameters else {})
+        headers = {"Authorization": credentials.basic} if credentials and credentials.username else {}
+        if credentials and credentials.identity_token:
+            return await self._refresh(endpoint, realm, query, credentials.identity_token)
+        response = await self._follow(realm.copy_merge_params(query), headers)
+        return await self._token(endpoint, response)
+
+    async def _refresh(self, endpoint: Endpoint, realm: httpx2.URL, query: dict[str, str], token: str) -> _Token:
+        """OAuth 2 for an identity token, which stands for a password that the file does not hold."""
+        client = await self._client(realm)
+        form = query | {"grant_type": "refresh_token", "refresh_token": token, "client_id": "nanocloud"}
+        request = client.build_request("POST", realm, data=form)
+        return await self._token(endpoint, await client.send(request, stream=True))
+
+    async def _token(self, endpoint: Endpoint, response: httpx2.Response) -> _Token:
+        what = f"the token server of {endpoint.host}"
+        try:
+            if response.status_code in (401, 403):
+                raise ImageError(f"{what} refuses the credentials ({response.status_code})", hint=_HINT_AUTH)
+            _check_status(response, what)
+            answer = orjson.loads(await read_body(response, MAX_TOKEN_BYTES, what))
+        except orjson.JSONDecodeError:
+            raise ImageError(f"{what} answered no JSON") from None
+        finally:
+            await response.aclose()
+        token, seconds = _token_fields(answer)
+        if not token:
+            raise ImageError(f"{what} answered without a token")
+        return _Token(f"Bearer {token}", time.monotonic() + max(seconds, 60.0) - _TOKEN_SLACK_SECONDS)
+
+
+async def read_body(response: httpx2.Response, most: int, what: str) -> bytes:
+    """All of a body that must be small."""
+    pieces, size = [], 0
+    async for piece in response.aiter_raw():
+        size += len(piece)
+        if size > most:
+            raise ImageError(f"{what} is over {most} bytes")
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _token_fields(answer: Any) -> tuple[str, float]:
+    if not isinstance(answer, dict):
+        return "", 0.0
+    token, seconds = answer.get("token") or answer.get("access_token"), answer.get("expires_in")
+    if not isinstance(token, str) or not token.isascii() or not token.isprintable():
+        return "", 0.0
+    return token, float(seconds) if isinstance(seconds, int | float) else 60.0
+
+
+def _tls(ca_file: Path | None) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if ca_file is not None:
+        try:
+            context.load_verify_locations(ca_file)
+        except OSError as exc:
+            raise ConfigError(f"dockyard.registries: ca_file {ca_file} cannot be used: {exc.strerror or exc}") from exc
+    return context
+
+
+def _joined(url: httpx2.URL, location: str) -> httpx2.URL:
+    try:
+        target = url.join(location)
+    except httpx2.InvalidURL as exc:
+        raise ImageError(f"{url.host} names an address that cannot be read: {exc}") from exc
+    if not target.host:
+        raise ImageError(f"{url.host} names an address without a host")
+    return target
+
+
+def _origin(url: httpx2.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port or {"http": 80, "https": 443}.get(url.scheme)
+
+
+def _check_status(response: httpx2.Response, what: str) -> None:
+    status = response.status_code
+    if status in (200, 206):
+        return
+    if status == 404:
+        raise NotFoundError(f"{what} does not exist")
+    if status in (401, 403):
+        raise ImageError(f"{what}: access is refused ({status})", hint=_HINT_AUTH)
+    if status in _TRANSIENT:
+        raise TransientError(f"{what}: the server answered {status}", _retry_after(response))
+    raise ImageError(f"{what}: the server answered {status}")
+
+
+def _retry_after(response: httpx2.Response) -> float:
+    text = response.headers.get("Retry-After", "")
+    return min(float(text), _MAX_RETRY_AFTER_SECONDS) if text.isascii() and text.isdigit() else 0.0
+
+
+@contextmanager
+def _as_transient(what: str) -> Iterator[None]:
+    """Failures of the connection become TransientError; one that repeating cannot mend becomes ImageError."""
+    try:
+        yield
+    except (httpx2.TransportError, httpx2.StreamError) as exc:
+        cause: BaseException | None = exc
+        while cause is not None:
+            if isinstance(cause, ssl.SSLCertVerificationError):
+                raise ImageError(
+                    f"{what}: the server's certificate is not trusted: {cause.verify_message}",
+                    hint="a local authority stands in dockyard.registries.<host>.ca_file",
+                ) from exc
+            cause = cause.__cause__ or cause.__context__
+        raise TransientError(f"{what}: {exc or type(exc).__name__}") from exc
