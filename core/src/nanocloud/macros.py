@@ -129,9 +129,11 @@ def _nameservers(file: Path) -> list[ipaddress.IPv4Address | ipaddress.IPv6Addre
         words = line.split()
         if len(words) >= 2 and words[0] == "nameserver":
             try:
-                found.append(ipaddress.ip_address(words[1].partition("%")[0]))
+                address = ipaddress.ip_address(words[1])
             except ValueError:
                 continue  # resolvers skip a bad line too
+            if not address.is_link_local:  # means nothing without its interface, which a container does not have
+                found.append(address)
     return found
 
 

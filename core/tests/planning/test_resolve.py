@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import attrs
 import pytest
 import trio
 from hypothesis import assume, given
@@ -293,12 +292,32 @@ async def test_a_kept_choice_that_the_image_no_longer_offers_is_an_error() -> No
 # Properties
 
 NAMES = ("a", "b", "c", "d")
-TOKENS = st.sampled_from(
-    [f"*{n}" for n in NAMES] + ["*a=1", "*b=2", "1", "2", "!rand 8 hex", "!if a=1 x y", "!echo $a $b", "$a-$b", "x$c"]
-)
-KEYS = st.builds("{}{}{}".format, st.sampled_from(["", "?"]), st.sampled_from(NAMES), st.sampled_from(["", "=1", "=2"]))
-LABELS = st.dictionaries(KEYS, st.lists(TOKENS, max_size=3), max_size=5)
-GIVEN = st.dictionaries(st.sampled_from(NAMES), st.sampled_from(["1", "2", "$a", "!rand 8 hex"]), max_size=3)
+WORDS = [f"*{n}" for n in NAMES] + ["*a=1", "*b=2"]
+DEFAULTS = ["1", "2", "!rand 8 hex", "!if a=1 x y", "!echo $a $b", "$a-$b", "x$c"]
+FREE = st.tuples(st.lists(st.sampled_from(WORDS), max_size=2, unique=True), st.sampled_from(DEFAULTS))
+CHOICES = st.lists(st.sampled_from(["1", "2"]), min_size=1, max_size=2, unique=True)
+
+
+@st.composite
+def labels(draw: st.DrawFn) -> dict[str, list[str]]:
+    """Mostly labels that can be read and resolved, else the properties would hold for nothing."""
+    found: dict[str, list[str]] = {}
+    for name in draw(st.lists(st.sampled_from(NAMES), min_size=1, unique=True)):
+        key = draw(st.sampled_from(["", "?"])) + name
+        shape = draw(FREE | CHOICES)
+        if isinstance(shape, list):
+            found |= {f"{key}={choice}": [] for choice in shape}
+        else:
+            found[key] = [*shape[0], shape[1]]
+    return found
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[dict[str, list[str]], dict[str, str]]:
+    settings = draw(labels())
+    declared = sorted({key.strip("?").partition("=")[0] for key in settings})
+    values = st.sampled_from(["1", "2", "$a", "!rand 8 hex"])
+    return settings, draw(st.dictionaries(st.sampled_from(declared), values, max_size=2))
 
 
 def solved(settings: Settings, given: dict[str, str], previous: Resolution | None = None) -> Resolution | str:
@@ -314,13 +333,17 @@ def solved(settings: Settings, given: dict[str, str], previous: Resolution | Non
         return str(error)
 
 
-@given(LABELS, GIVEN)
-def test_resolving_is_deterministic(settings: dict[str, list[str]], given: dict[str, str]) -> None:
+@given(cases())
+def test_resolving_is_deterministic(case: tuple[dict[str, list[str]], dict[str, str]]) -> None:
+    settings, given = case
     assert solved(settings, given) == solved(settings, dict(reversed(given.items())))
 
 
-@given(LABELS, GIVEN)
-def test_resolving_a_resolved_profile_changes_nothing(settings: dict[str, list[str]], given: dict[str, str]) -> None:
+@given(cases())
+def test_resolving_a_resolved_profile_changes_nothing(
+    case: tuple[dict[str, list[str]], dict[str, str]],
+) -> None:
+    settings, given = case
     first = solved(settings, given)
     assume(isinstance(first, Resolution))
     assert isinstance(first, Resolution)
@@ -331,10 +354,11 @@ def test_resolving_a_resolved_profile_changes_nothing(settings: dict[str, list[s
     assert solved(settings, {}, silent) == silent
 
 
-@given(LABELS, GIVEN)
-def test_given_values_come_out_as_they_went_in(settings: dict[str, list[str]], given: dict[str, str]) -> None:
+@given(cases())
+def test_given_values_come_out_as_they_went_in(case: tuple[dict[str, list[str]], dict[str, str]]) -> None:
+    settings, given = case
     resolution = solved(settings, given)
     assume(isinstance(resolution, Resolution))
     assert isinstance(resolution, Resolution)
     assert {name: resolution.options[name].value for name in given} == given
-    assert all(attrs.asdict(resolution.options[name])["source"] == "given" for name in given)
+    assert all(resolution.options[name].source == "given" for name in given)

@@ -52,7 +52,7 @@ LABEL_CAPABILITIES = frozenset(
 """What an image may ask for in its label. They act on the container's own files and processes; everything else needs
 the user's word in ``spec.security.extraCapabilities``."""
 
-_CAPABILITY = re.compile(r"(?:CAP_)?(?P<name>[A-Z][A-Z_]{1,40})")
+_CAPABILITY = re.compile(r"(?:CAP_)?(?P<name>(?!CAP_)[A-Z][A-Z_]{1,40})")
 
 
 def plan(
