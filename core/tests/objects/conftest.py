@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+
 from nanocloud.keyspace import Keyspace
 from nanocloud.models.builtin import builtin_registry
 from nanocloud.objects import ObjectStore

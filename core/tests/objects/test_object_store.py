@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import trio
+
 from nanocloud.errors import BadRequestError, CompactedError, ForbiddenError, InvalidError
 from nanocloud.keyspace import Keyspace
 from nanocloud.models.bundle import BUNDLE, UNINSTALL_FINALIZER
@@ -207,7 +208,7 @@ async def test_a_limit_counts_what_matches(store: ObjectStore) -> None:
         await store.create(CONFIG_MAP, config_map(f"c{index}", n=str(index % 2)))
 
     def odd(obj: Object) -> bool:
-        return obj["data"]["n"] == "1"
+        return bool(obj["data"]["n"] == "1")
 
     page = await store.list(CONFIG_MAP, matches=odd, limit=2)
     assert [name_of(obj) for obj in page.items] == ["c1", "c3"]

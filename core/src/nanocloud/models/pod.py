@@ -351,8 +351,6 @@ POD = ResourceKind(
     subresources=(
         Subresource(name="log", kind="Pod", verbs=("get",)),
         Subresource(name="exec", kind="PodExecOptions", verbs=("create", "get")),
-        Subresource(name="attach", kind="PodAttachOptions", verbs=("create", "get")),
-        Subresource(name="portforward", kind="PodPortForwardOptions", verbs=("create", "get")),
     ),
     selectable=(
         "spec.nodeName",
