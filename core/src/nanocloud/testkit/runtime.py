@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 import trio
-from trio.testing import memory_stream_one_way_pair
+from trio.testing import MemorySendStream, memory_stream_one_way_pair
 
 from nanocloud.errors import AlreadyExistsError, InvalidError, NotFoundError, ProviderError, UnavailableError
 from nanocloud.providers.base import Removable
@@ -223,10 +223,16 @@ class FakeRuntime(RuntimeProvider, Removable):
             raise InvalidError(f"container {container}: the command to run is empty")
         found.execs.append(spec)
         session = _FakeSession(found, spec)
+        failure: Exception | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(session.play, self.exec_handler)
-            yield session
+            try:
+                yield session
+            except Exception as exc:  # raised again below: the nursery would put it into a group
+                failure = exc
             nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
 
     async def purge(self) -> None:
         for container in list(self.containers):
@@ -248,18 +254,19 @@ class FakeRuntime(RuntimeProvider, Removable):
 
 class _FakeSession(ExecSession):
     def __init__(self, container: FakeContainer, spec: ExecSpec) -> None:
-        inner_stdout, self.stdout = memory_stream_one_way_pair()
-        inner_stderr, self.stderr = (None, None) if spec.terminal else memory_stream_one_way_pair()
-        self.stdin, inner_stdin = memory_stream_one_way_pair() if spec.stdin else (None, None)
+        stdout, self.stdout = memory_stream_one_way_pair()
+        stderr, self.stderr = (None, None) if spec.terminal else memory_stream_one_way_pair()
+        self._outputs: list[MemorySendStream] = [stdout] if stderr is None else [stdout, stderr]
+        self.stdin, stdin = memory_stream_one_way_pair() if spec.stdin else (None, None)
         self._sizes: list[tuple[int, int]] = []
         self._ended = trio.Event()
         self._code = _KILLED
         self._inside = FakeExec(
             container=container,
             spec=spec,
-            stdin=inner_stdin,
-            stdout=inner_stdout,
-            stderr=inner_stderr,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
             sizes=self._sizes,
         )
 
@@ -285,9 +292,8 @@ class _FakeSession(ExecSession):
                 self._code = await handler(self._inside)
                 nursery.cancel_scope.cancel()
         finally:
-            for stream in (self._inside.stdout, self._inside.stderr):
-                if stream is not None:
-                    await trio.aclose_forcefully(stream)
+            for stream in self._outputs:
+                stream.close()
             self._ended.set()
 
 

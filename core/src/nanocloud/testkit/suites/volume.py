@@ -1,0 +1,198 @@
+"""What every volume provider must keep."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import attrs
+import pytest
+import trio
+
+from nanocloud.errors import InvalidError, NotFoundError, UnavailableError, VolumeFullError
+from nanocloud.providers.volume import VolumeId, VolumeProvider, VolumeSpec, VolumeStatus
+from nanocloud.testkit.suites.base import ProviderSuite
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+DATA = VolumeId("shop.data-db-0")
+OTHER = VolumeId("other")
+
+
+class VolumeProviderSuite(ProviderSuite[VolumeProvider]):
+    size_bytes: ClassVar[int] = 32 * 1024**2
+    too_large_bytes: ClassVar[int] = 8 * 1024**4
+    """More than any machine has that runs the suite."""
+
+    def spec(self, volume: VolumeId = DATA) -> VolumeSpec:
+        return VolumeSpec(id=volume, size_bytes=self.size_bytes)
+
+    async def test_fresh_volume_is_listed_and_not_published(self, provider: VolumeProvider) -> None:
+        """Where its root is mounted on the host; None while nobody uses it."""
+        made = await provider.create(self.spec())
+        assert made == VolumeStatus(
+            id=DATA, size_bytes=self.size_bytes, fs_type="ext4", used_bytes=None, published_path=None, consumers=()
+        )
+        assert await provider.list() == [made]
+
+    async def test_same_spec_again_returns_the_volume(self, provider: VolumeProvider) -> None:
+        """The same spec again returns the volume."""
+        made = await provider.create(self.spec())
+        assert await provider.create(self.spec()) == made
+        path = await provider.publish(DATA, consumer="web")
+        assert (await provider.create(self.spec())).published_path == path
+        await provider.unpublish(DATA, consumer="web")
+
+    async def test_concurrent_calls_for_one_volume_agree(self, provider: VolumeProvider) -> None:
+        """Its methods are safe to call concurrently."""
+        paths: list[Path] = []
+
+        async def claim(consumer: str) -> None:
+            await provider.create(self.spec())
+            paths.append(await provider.publish(DATA, consumer=consumer))
+
+        async with trio.open_nursery() as nursery:
+            for number in range(4):
+                nursery.start_soon(claim, f"web-{number}")
+        [status] = await provider.list()
+        assert set(paths) == {status.published_path}
+        assert status.consumers == ("web-0", "web-1", "web-2", "web-3")
+        for consumer in status.consumers:
+            await provider.unpublish(DATA, consumer=consumer)
+
+    async def test_other_size_for_an_id_is_refused(self, provider: VolumeProvider) -> None:
+        """InvalidError: the id exists with another size or file system."""
+        made = await provider.create(self.spec())
+        with pytest.raises(InvalidError, match=DATA):
+            await provider.create(attrs.evolve(self.spec(), size_bytes=2 * self.size_bytes))
+        assert await provider.list() == [made]
+
+    @pytest.mark.parametrize(
+        "spec",
+        [
+            VolumeSpec(id=DATA, size_bytes=0),
+            VolumeSpec(id=DATA, size_bytes=-1),
+            VolumeSpec(id=DATA, size_bytes=32 * 1024**2, fs_type="no such file system"),
+            VolumeSpec(id=VolumeId("../escape"), size_bytes=32 * 1024**2),
+            VolumeSpec(id=VolumeId("Upper"), size_bytes=32 * 1024**2),
+            VolumeSpec(id=VolumeId("x" * 129), size_bytes=32 * 1024**2),
+        ],
+        ids=["no-size", "negative-size", "file-system", "path", "upper-case", "too-long"],
+    )
+    async def test_what_cannot_be_is_refused_and_makes_nothing(
+        self, provider: VolumeProvider, spec: VolumeSpec
+    ) -> None:
+        """InvalidError: a size or file system that cannot be; an id that is not one."""
+        with pytest.raises(InvalidError):
+            await provider.create(spec)
+        assert list(await provider.list()) == []
+
+    async def test_more_than_the_host_has_is_refused_and_makes_nothing(self, provider: VolumeProvider) -> None:
+        """VolumeFullError: the host has not that much room; names both sizes."""
+        with pytest.raises(VolumeFullError, match=rf"{self.too_large_bytes}.*\d"):
+            await provider.create(attrs.evolve(self.spec(), size_bytes=self.too_large_bytes))
+        assert list(await provider.list()) == []
+
+    async def test_publishing_mounts_once_for_all_consumers(self, provider: VolumeProvider) -> None:
+        """Mount the volume and return the host path of its root. Repeats safely for a consumer."""
+        await provider.create(self.spec())
+        path = await provider.publish(DATA, consumer="web")
+        assert await provider.publish(DATA, consumer="web") == path
+        assert await provider.publish(DATA, consumer="job") == path
+        [status] = await provider.list()
+        assert (status.published_path, status.consumers) == (path, ("job", "web"))
+        assert status.used_bytes is not None
+        for consumer in ("web", "job"):
+            await provider.unpublish(DATA, consumer=consumer)
+
+    async def test_last_consumer_unmounts(self, provider: VolumeProvider) -> None:
+        """Drop the consumer; without consumers the volume is unmounted. Unknown consumers are no error."""
+        await provider.create(self.spec())
+        path = await provider.publish(DATA, consumer="web")
+        await provider.publish(DATA, consumer="job")
+        await provider.unpublish(DATA, consumer="web")
+        await provider.unpublish(DATA, consumer="never-came")
+        [status] = await provider.list()
+        assert (status.published_path, status.consumers) == (path, ("job",))
+        await provider.unpublish(DATA, consumer="job")
+        [status] = await provider.list()
+        assert (status.published_path, status.consumers) == (None, ())
+        await provider.unpublish(DATA, consumer="job")
+
+    async def test_fresh_volume_is_empty_and_keeps_what_is_written(self, provider: VolumeProvider) -> None:
+        """A claim becomes a file system that containers mount."""
+        await provider.create(self.spec())
+        path = await provider.publish(DATA, consumer="web")
+        assert os.listdir(path) == []
+        (path / "data").write_text("kept")
+        await provider.unpublish(DATA, consumer="web")
+        assert ((await provider.publish(DATA, consumer="job")) / "data").read_text() == "kept"
+        await provider.unpublish(DATA, consumer="job")
+
+    async def test_limit_holds_for_what_is_written(self, provider: VolumeProvider) -> None:
+        """Of the file system; the limit holds for what is written."""
+        await provider.create(self.spec())
+        await provider.create(self.spec(OTHER))
+        path = await provider.publish(DATA, consumer="web")
+        other = await provider.publish(OTHER, consumer="web")
+        written = await trio.to_thread.run_sync(_fill, path / "data")
+        assert self.size_bytes * 0.95 <= written <= self.size_bytes * 1.1
+        (other / "data").write_text("has room")
+        for volume in (DATA, OTHER):
+            await provider.unpublish(volume, consumer="web")
+
+    async def test_used_volume_is_not_deleted(self, provider: VolumeProvider) -> None:
+        """UnavailableError: a consumer still uses it; names the consumer."""
+        await provider.create(self.spec())
+        path = await provider.publish(DATA, consumer="web-7")
+        (path / "data").write_text("kept")
+        with pytest.raises(UnavailableError, match="web-7"):
+            await provider.delete(DATA)
+        assert (path / "data").read_text() == "kept"
+        await provider.unpublish(DATA, consumer="web-7")
+
+    async def test_deleted_volume_is_gone_with_its_data(self, provider: VolumeProvider) -> None:
+        """Remove the volume and its data. Unknown ids are no error."""
+        await provider.create(self.spec())
+        await provider.create(self.spec(OTHER))
+        ((await provider.publish(DATA, consumer="web")) / "data").write_text("gone")
+        await provider.unpublish(DATA, consumer="web")
+        await provider.delete(DATA)
+        await provider.delete(DATA)
+        assert [status.id for status in await provider.list()] == [OTHER]
+        await provider.create(self.spec())
+        assert os.listdir(await provider.publish(DATA, consumer="web")) == []
+        await provider.unpublish(DATA, consumer="web")
+
+    async def test_unknown_volume_is_not_found(self, provider: VolumeProvider) -> None:
+        """Unknown ids raise NotFoundError unless a method says otherwise."""
+        with pytest.raises(NotFoundError, match=OTHER):
+            await provider.publish(OTHER, consumer="web")
+        with pytest.raises(NotFoundError, match=OTHER):
+            await provider.unpublish(OTHER, consumer="web")
+
+    async def test_volumes_and_mounts_outlive_the_server(self, make_provider: Callable[[], VolumeProvider]) -> None:
+        """Volumes outlive the server. Leaving must not stop what outlives the server (mounts)."""
+        async with make_provider() as first:
+            await first.create(self.spec())
+            path = await first.publish(DATA, consumer="web")
+            (path / "data").write_text("kept")
+            before = await first.list()
+        assert (path / "data").read_text() == "kept"
+        async with make_provider() as second:
+            assert await second.list() == before
+            assert await second.publish(DATA, consumer="job") == path
+            for consumer in ("web", "job"):
+                await second.unpublish(DATA, consumer=consumer)
+
+
+def _fill(file: Path) -> int:
+    """Write until there is no room; how much there was."""
+    with file.open("wb", buffering=0) as stream:
+        with Path("/dev/zero").open("rb") as zeros, pytest.raises(OSError, match="No space left"):
+            shutil.copyfileobj(zeros, stream, 65536)
+        os.fsync(stream.fileno())
+    return file.stat().st_size
