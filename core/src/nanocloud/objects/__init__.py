@@ -2,10 +2,12 @@
 
 from nanocloud.objects.errors import ObjectExistsError, ObjectNotFoundError, PreconditionError, StaleObjectError
 from nanocloud.objects.events import EventRecorder
+from nanocloud.objects.namespaces import NamespaceController
 from nanocloud.objects.store import ObjectList, ObjectStore, ObjectWatcher, WatchEvent, WatchType
 
 __all__ = [
     "EventRecorder",
+    "NamespaceController",
     "ObjectExistsError",
     "ObjectList",
     "ObjectNotFoundError",

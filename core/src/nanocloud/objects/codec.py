@@ -1,7 +1,8 @@
 """How an object is stored: its key, and the JSON bytes of its value.
 
-Key: ``registry / <group or "core"> / <plural> / <namespace> / <name>``; cluster-scoped kinds have an empty namespace. Value: the object's JSON without ``metadata.resourceVersion``, which is the entry's mod revision. Fields that
-the kind encrypts are taken out and kept sealed under ``$sealed``, bound to the object's kind, name and uid.
+Key: ``registry / <group or "core"> / <plural> / <namespace> / <name>``; cluster-scoped kinds have an empty namespace.
+Value: the object's JSON without ``metadata.resourceVersion``, which is the entry's mod revision. Fields that the kind
+encrypts are taken out and kept sealed under ``$sealed``, bound to the object's kind, namespace, name and uid.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Literal
 
+from nanocloud.errors import ForbiddenError
 from nanocloud.models.core import EVENT
 from nanocloud.models.meta import Object, name_of, namespace_of, now, reference, uid_of
 from nanocloud.objects.errors import ObjectExistsError, ObjectNotFoundError
@@ -30,10 +31,11 @@ class EventRecorder:
         message: str,
         type: Literal["Normal", "Warning"] = "Normal",
         component: str | None = None,
-    ) -> Object:
+    ) -> Object | None:
         """Say that something happened to ``obj``. ``message`` must hold no secret; it is clipped to 1024 characters.
 
-        Events of cluster-scoped objects live in the namespace ``default``.
+        Events of cluster-scoped objects live in the namespace ``default``. A namespace that is going away, or gone,
+        takes no more events: then nothing is written and None returned.
         """
         who, message = component or self._component, message[:_MESSAGE_LIMIT]
         namespace = namespace_of(obj) or DEFAULT_NAMESPACE
@@ -49,6 +51,8 @@ class EventRecorder:
                 return await self._store.create(EVENT, _event(obj, namespace, name, who, type, reason, message))
             except ObjectExistsError:
                 continue
+            except (ForbiddenError, ObjectNotFoundError):
+                return None
 
 
 def _count(event: Object) -> None:

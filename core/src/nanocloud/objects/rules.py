@@ -130,7 +130,8 @@ def marked_object(kind: ResourceKind, current: Object, grace_seconds: int) -> Ob
         return None
     made = copy(current)
     made["metadata"]["deletionTimestamp"] = timestamp(time.time() + grace_seconds)
-    made["metadata"]["deletionGracePeriodSeconds"] = grace_seconds
+    if kind.grace_seconds is not None:
+        made["metadata"]["deletionGracePeriodSeconds"] = grace_seconds
     if counts_generations(kind) and not is_deleting(current):
         made["metadata"]["generation"] = int(meta.get("generation", 1)) + 1
     return made
