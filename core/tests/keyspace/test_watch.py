@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from nanocloud.providers.storage import ChangePage
+
 
 @pytest.fixture
 async def keyspace(tmp_path: Path) -> AsyncIterator[Keyspace]:
@@ -168,6 +170,30 @@ async def test_a_reader_that_keeps_up_is_not_hurt_by_compaction(keyspace: Keyspa
             entry = await keyspace.put(("a", str(number % 5)), b"")
             await keyspace.compact(entry.mod_revision)
         assert [change.revision for change in await take(watcher, 49)] == list(range(1, 50))
+
+
+class HeldStorage(SqliteStorage):
+    """Lets nobody read changes until ``gate`` is set."""
+
+    gate: trio.Event
+
+    async def changes(self, start: bytes, end: bytes | None, *, after: int, limit: int) -> ChangePage:
+        await self.gate.wait()
+        return await super().changes(start, end, after=after, limit=limit)
+
+
+async def test_compaction_waits_for_watches_that_are_about_to_be_told(tmp_path: Path) -> None:
+    storage = HeldStorage(tmp_path)
+    storage.gate = trio.Event()
+    async with storage, Keyspace.open(storage) as keyspace, keyspace.watch((), after=0) as watcher:
+        for _ in range(3):
+            await keyspace.put(("a",), b"")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keyspace.compact, 3)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            storage.gate.set()
+        assert keyspace.compacted == 3
+        assert [change.revision for change in await take(watcher, 3)] == [1, 2, 3]
 
 
 async def test_watches_have_no_gaps_under_concurrent_writers_and_compaction(keyspace: Keyspace) -> None:

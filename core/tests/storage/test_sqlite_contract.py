@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from typing import TYPE_CHECKING
 
 import pytest
@@ -239,6 +240,19 @@ async def test_compacting_a_newest_tombstone_loses_no_revision(tmp_path: Path) -
         assert await storage.get(b"a") == Record(b"a", b"", 3, 3, 1, None)
         await storage.compact(3)
         assert [record.key for record in (await storage.range(b"", None, revision=3)).records] == [b"a"]
+
+
+async def test_a_tombstone_that_had_to_stay_goes_with_the_next_compaction(tmp_path: Path) -> None:
+    async with SqliteStorage(tmp_path) as storage:
+        await put(storage, b"a")
+        await delete(storage, b"a")
+        await storage.compact(2)
+        await put(storage, b"b")
+        await storage.compact(3)
+    connection = sqlite3.connect(tmp_path / "keyspace.db")
+    assert connection.execute("SELECT key FROM log").fetchall() == [(b"b",)]
+    assert connection.execute("SELECT key FROM kv").fetchall() == [(b"b",)]
+    connection.close()
 
 
 async def test_compaction_gives_space_back(storage: StorageProvider) -> None:

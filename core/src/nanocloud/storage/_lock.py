@@ -42,8 +42,11 @@ def locked_folder(folder: Path) -> Iterator[None]:
                 f"the storage folder {folder} is in use by process {holder}",
                 hint="one server at a time may use a state folder: stop the other one first",
             ) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+        except OSError as exc:
+            raise ProviderError(f"the storage folder {folder} cannot be used: {exc.strerror}") from exc
         yield
     finally:
         os.close(descriptor)

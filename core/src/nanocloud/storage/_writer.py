@@ -87,7 +87,7 @@ class Writer:
             if self._closing:
                 raise UnavailableError(f"the keyspace file {self._database} is closed")
             if self._broken is not None:
-                raise self._broken
+                raise again(self._broken)
             if isinstance(request, Request):
                 self._requests.append(request)
             else:
@@ -256,6 +256,13 @@ def _split(requests: list[Request]) -> tuple[list[Request], list[Request]]:
             return requests[:count], requests[count:]
         size_bytes += request.size_bytes
     return requests, []
+
+
+def again(error: NanocloudError) -> NanocloudError:
+    """One error for each of several callers: tracebacks must not pile up on a shared one."""
+    copy = type(error)(str(error), hint=error.hint)
+    copy.__cause__ = error
+    return copy
 
 
 def _finish_all(requests: list[Request] | list[Compaction] | list[Request | Compaction]) -> None:

@@ -20,13 +20,12 @@ from nanocloud.providers.storage import RecordPut, StorageProvider
 from nanocloud.storage import _read
 from nanocloud.storage._lock import locked_folder
 from nanocloud.storage._schema import failure, open_reader, open_writer
-from nanocloud.storage._writer import Compaction, Request, Writer
+from nanocloud.storage._writer import Compaction, Request, Writer, again
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
-    from nanocloud.errors import NanocloudError
     from nanocloud.providers.storage import (
         ChangePage,
         Committed,
@@ -66,17 +65,18 @@ class SqliteStorage(StorageProvider):
         """
         with locked_folder(self._folder):
             connection = await trio.to_thread.run_sync(self._open)
-            self._reader = open_reader(self._database)
             self._idle_readers: list[sqlite3.Connection] = []
             self._threads = trio.CapacityLimiter(_READER_THREADS)
             self._waiters: list[tuple[int, int, trio.Event]] = []
             self._waiter_numbers = itertools.count()
             try:
+                self._reader = open_reader(self._database)
                 self._revision = self._inline(_read.info).revision
                 self._writer = Writer(connection, self._database, self._revision, self._committed)
-            except BaseException:
-                self._reader.close()
+            except BaseException as exc:
                 connection.close()
+                if isinstance(exc, sqlite3.Error):
+                    raise failure(exc, self._database) from exc
                 raise
             self._writer.start()
             try:
@@ -99,7 +99,7 @@ class SqliteStorage(StorageProvider):
             self._writer.withdraw(request)
             raise
         if request.error is not None:
-            raise _again(request.error)
+            raise again(request.error)
         assert request.outcome is not None
         return request.outcome
 
@@ -158,7 +158,7 @@ class SqliteStorage(StorageProvider):
         self._writer.submit(compaction)
         await compaction.done.wait()
         if compaction.error is not None:
-            raise _again(compaction.error)
+            raise again(compaction.error)
 
     async def info(self) -> StorageInfo:
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -200,10 +200,3 @@ def _size_bytes(transaction: Transaction) -> int:
         for operation in transaction.operations
         if isinstance(operation, RecordPut)
     )
-
-
-def _again(error: NanocloudError) -> NanocloudError:
-    """The error of a whole group, one for each caller: tracebacks must not pile up on a shared one."""
-    again = type(error)(str(error), hint=error.hint)
-    again.__cause__ = error
-    return again
