@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import trio
@@ -39,3 +40,12 @@ def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
     collect(group)
     return next((leaf for leaf in leaves if not isinstance(leaf, trio.Cancelled)), leaves[0])
+
+
+@contextmanager
+def unwrapped() -> Iterator[None]:
+    """Raise the first error of an exception group as itself: people and callers branch on one error."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        raise first_error(group) from group

@@ -56,9 +56,9 @@ async def set_up(
     made = SecureAssets(config.secure_assets).prepare(server_names=server_names, repair=repair)
     host = plugin_host(config)
     try:
-        async with host.select("storage", StorageProvider, config) as storage:
-            async with Keyspace.open(storage) as keyspace:
-                secret = await TokenStore(keyspace).create(ADMIN) if token else None
+        storage = host.select("storage", StorageProvider, config)
+        async with storage, Keyspace.open(storage) as keyspace:
+            secret = await TokenStore(keyspace).create(ADMIN) if token else None
             filled = {role for role, hook, contract in _ROLES if host.named(hook, contract, config=config)}
             if "network" in filled:
                 async with host.select("network", NetworkProvider, config):
@@ -102,3 +102,18 @@ async def _purge(config: NodeConfig, tell: Callable[[str], None]) -> None:
                     failed.append(f"{offer.plugin}: {exc}")
     if failed:
         raise NanocloudError(f"some traces are left: {'; '.join(failed)}", hint="mend that and run it again")
+
+
+async def redeem_locally(config: NodeConfig, token: str, request: bytes) -> tuple[bytes, bytes]:
+    """Exchange a single-use token for a client certificate while no server runs; returns certificate and CA, PEM.
+
+    Raises:
+        UnauthorizedError: the token is not good.
+        LockedError: a server runs: ask it.
+    """
+    authority = SecureAssets(config.secure_assets).authority()
+    authority.sign_request(request, "check", [])  # a bad request must not use the token up
+    storage = plugin_host(config).select("storage", StorageProvider, config)
+    async with storage, Keyspace.open(storage) as keyspace:
+        grant = await TokenStore(keyspace).redeem(token)
+    return authority.sign_request(request, grant.user, grant.groups), authority.certificate

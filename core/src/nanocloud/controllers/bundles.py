@@ -27,9 +27,9 @@ from nanocloud.errors import (
 )
 from nanocloud.kubelet.bindings import MAX_ATTEMPTS
 from nanocloud.models.binding import BINDING, BindingPhase
-from nanocloud.models.bundle import BUNDLE, BUNDLE_LABEL, BundleCondition, BundlePhase, spec_of
+from nanocloud.models.bundle import BUNDLE, BUNDLE_LABEL, RESTARTED_AT, BundleCondition, BundlePhase, spec_of
 from nanocloud.models.core import PERSISTENT_VOLUME_CLAIM
-from nanocloud.models.meta import condition_is_true, is_deleting, labels_of, name_of, namespace_of
+from nanocloud.models.meta import annotations_of, condition_is_true, is_deleting, labels_of, name_of, namespace_of
 from nanocloud.models.pod import POD
 from nanocloud.objects import ObjectExistsError
 from nanocloud.objects.reflector import reflect
@@ -269,6 +269,8 @@ class BundleController:
                 status["services"] = dict(planned.profile.services)
                 status["pod"] = f"{plan.bundle}-0"
             status["bindings"] = bindings
+            if restarted := annotations_of(bundle).get(RESTARTED_AT):
+                status["restartedAt"] = restarted
             if spec.force_bindings and _BOUND in blocked.reached:
                 status["forcedBindings"] = spec.force_bindings
             set_progress(found, blocked.reached, blocked.obstacle, stopped=not spec.start)

@@ -1,0 +1,84 @@
+"""``setup``, ``server`` and ``reset``: what root does on the node itself."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+
+def setup(
+    san: Annotated[
+        list[str] | None, typer.Option("--san", help="Another name or address of the API server's certificate.")
+    ] = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Issue certificates anew and tighten modes.")] = False,
+    token: Annotated[bool, typer.Option("--token/--no-token", help="Print a single-use token.")] = True,
+) -> None:
+    """Prepare this machine: folders, keys, certificates, network; prints a single-use token. Safe to repeat."""
+    import trio
+
+    from nanocloud.concurrency import unwrapped
+    from nanocloud.config import load
+    from nanocloud.identity.assets import require_root
+    from nanocloud.setup import set_up
+
+    require_root()
+    config = load()
+    with unwrapped():
+        report = trio.run(lambda: set_up(config, server_names=san or (), repair=repair, token=token))
+    for made in report.made:
+        typer.echo(f"prepared: {made}")
+    for missing in report.missing:
+        typer.echo(f"note: {missing}", err=True)
+    if report.token:
+        typer.echo("\nSingle-use token (24 h), for: nanocloud config --token TOKEN | sh\n")
+        typer.echo(report.token)
+    elif token:
+        typer.echo("a server is running; for a token ask it: nanocloud token")
+
+
+def server(
+    listen: Annotated[str | None, typer.Option(help="host:port of the API.", show_default="127.0.0.1:6443")] = None,
+    log_format: Annotated[str, typer.Option(help="text or json.")] = "text",
+) -> None:
+    """Run the node: API server, controllers, kubelet. SIGTERM ends it; containers go on and are adopted again."""
+    import attrs
+    import trio
+
+    from nanocloud.concurrency import unwrapped
+    from nanocloud.config import load
+    from nanocloud.errors import InvalidError
+    from nanocloud.identity.assets import require_root
+    from nanocloud.node import serve_until_signal
+    from nanocloud.observability.logs import configure
+
+    if log_format not in ("text", "json"):
+        raise InvalidError(f"--log-format is {log_format!r}; allowed: text, json")
+    require_root()
+    config = load()
+    if listen is not None:
+        config = attrs.evolve(config, listen=listen)
+    configure("json" if log_format == "json" else "text")
+    os.umask(0o077)
+    with unwrapped():
+        trio.run(serve_until_signal, config)
+
+
+def reset(
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Remove everything that Nanocloud made on this machine: services, their data, images, keys, network."""
+    import trio
+
+    from nanocloud.concurrency import unwrapped
+    from nanocloud.config import load
+    from nanocloud.identity.assets import require_root
+    from nanocloud.setup import take_off
+
+    require_root()
+    config = load()
+    if not yes:
+        typer.confirm(f"Remove all services and their data below {config.state_dir}?", abort=True)
+    with unwrapped():
+        trio.run(take_off, config, typer.echo)

@@ -1,0 +1,86 @@
+"""``plugin list``, ``version``, and the command groups that plugins bring."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from nanocloud.extension import CommandGroup
+    from nanocloud.plugins import PluginHost
+
+app = typer.Typer(help="Plugins of this installation.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.callback()
+def _plugin() -> None:
+    """Plugins of this installation."""
+
+
+@cache
+def _host() -> PluginHost:
+    from nanocloud.config import load
+    from nanocloud.node import plugin_host
+
+    return plugin_host(load())
+
+
+@cache
+def command_groups() -> dict[str, CommandGroup]:
+    """Command groups of the installed plugins by name; core itself brings none."""
+    from nanocloud.config import load
+    from nanocloud.plugins import PluginHost
+
+    host = PluginHost(disabled=load().disable_plugins)
+    return {name: offer.value for name, offer in host.named("nanocloud_commands").items()}
+
+
+@app.command("list")
+def list_plugins(
+    output: Annotated[str, typer.Option("--output", "-o", help="table or json.")] = "table",
+) -> None:
+    """Every plugin: distribution, version, contract, state, hooks."""
+    from nanocloud.cli.output import dump, table
+    from nanocloud.config import load
+    from nanocloud.plugins import ROLES
+
+    host = _host()
+    for role in ROLES.values():  # so that plugins that raise in a hook are told as broken
+        host.named(role.hook, config=load())
+    rows: list[dict[str, Any]] = [
+        {
+            "name": info.name,
+            "distribution": info.distribution,
+            "version": info.version,
+            "contract": info.contract,
+            "state": info.state.value,
+            "hooks": list(info.hooks),
+            "reason": info.reason,
+        }
+        for info in host.plugins
+    ]
+    if output == "json":
+        typer.echo(dump(rows, "json"))
+        return
+    headers = ("NAME", "DISTRIBUTION", "VERSION", "CONTRACT", "STATE", "HOOKS")
+    hooks = [", ".join(hook.removeprefix("nanocloud_") for hook in row["hooks"]) or row["reason"] for row in rows]
+    cells = [
+        (row["name"], row["distribution"], row["version"], row["contract"], row["state"], shown)
+        for row, shown in zip(rows, hooks, strict=True)
+    ]
+    typer.echo(table(headers, cells))
+
+
+def version() -> None:
+    """Print the version of this command, and of the server where one answers."""
+    from nanocloud import __version__
+    from nanocloud.cli.options import api
+    from nanocloud.errors import NanocloudError
+
+    typer.echo(f"nanocloud {__version__}")
+    try:
+        typer.echo(f"server    {api().request('GET', '/version')['gitVersion']}")
+    except NanocloudError as exc:
+        typer.echo(f"server    {exc}", err=True)

@@ -1,0 +1,223 @@
+"""``install``, ``uninstall``, ``start``, ``stop``, ``restart``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from nanocloud.cli.follow import FailedError, wait_until
+from nanocloud.cli.options import Curl, Namespace, Service, api, parse_duration
+from nanocloud.cli.output import printable
+from nanocloud.client.api import Api, ApiError, bundles_path
+from nanocloud.errors import InvalidError, NanocloudError
+
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is done.")]
+Timeout = Annotated[str, typer.Option("--timeout", help="How long to wait: 90s, 10m.")]
+_NOTHING, _CHANGES = 0, 2
+
+
+def install(
+    service: Annotated[str, typer.Argument(help="A service of the catalog.", show_default=False)],
+    namespace: Namespace = "default",
+    option: Annotated[
+        list[str] | None, typer.Option("--option", "-o", help="KEY=VALUE; may be repeated.", show_default=False)
+    ] = None,
+    image: Annotated[str | None, typer.Option(help="Image reference instead of the catalog's.")] = None,
+    force_bindings: Annotated[bool, typer.Option("--force-bindings", help="Run completed bindings once more.")] = False,
+    no_deps: Annotated[bool, typer.Option("--no-deps", help="Refuse instead of installing selected services.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the plan; exit status 2 when it changes anything.")
+    ] = False,
+    output: Annotated[str, typer.Option(help="Of --dry-run: text or json.")] = "text",
+    wait: Wait = True,
+    timeout: Timeout = "10m",
+    curl: Curl = False,
+) -> int:
+    """Install a service and everything it needs: database, credentials, TLS, volumes, network."""
+    limit = parse_duration(timeout)
+    spec: dict[str, Any] = {"service": service, "options": parse_options(option or [])}
+    if image:
+        spec["image"] = image
+    if no_deps:
+        spec["deps"] = False
+    if force_bindings:
+        import time
+
+        spec["forceBindings"] = str(int(time.time()))
+    bundle = {
+        "apiVersion": "nanocloud.io/v1",
+        "kind": "Bundle",
+        "metadata": {"name": service, "namespace": namespace},
+        "spec": spec,
+    }
+    server = api(curl=curl)
+    if dry_run:
+        return _show_plan(server, bundle, output)
+    created = _create(server, bundle)
+    if not wait:
+        typer.echo(f"{service} is being installed; see: nanocloud status {service}")
+        return 0
+    try:
+        wait_until(server, namespace, service, "Ready", limit)
+    except FailedError:
+        if created:
+            _roll_back(server, namespace, service)
+        raise
+    _say_ready(server, namespace, service)
+    return 0
+
+
+def parse_options(words: list[str]) -> dict[str, str]:
+    """``KEY=VALUE`` words as a mapping; the last of a name wins nothing: twice is an error."""
+    options: dict[str, str] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise InvalidError(f"--option {word!r} is not KEY=VALUE")
+        if key in options:
+            raise InvalidError(f"--option {key} is given twice: {options[key]!r} and {value!r}")
+        options[key] = value
+    return options
+
+
+def _create(server: Api, bundle: dict[str, Any]) -> bool:
+    """Plan first, so that what cannot be is refused before anything is stored; then create or change the Bundle."""
+    namespace, name = bundle["metadata"]["namespace"], bundle["metadata"]["name"]
+    if server.is_live:
+        server.request("POST", bundles_path(namespace, name, "plan"), body=bundle)
+    try:
+        server.request("POST", bundles_path(namespace), body=bundle)
+    except ApiError as exc:
+        if exc.code != 409:
+            raise
+    else:
+        return True
+    # The service is there: new options are laid over those it has.
+    server.request(
+        "PATCH",
+        bundles_path(namespace, name),
+        body={"spec": bundle["spec"]},
+        content_type="application/merge-patch+json",
+    )
+    return False
+
+
+def _roll_back(server: Api, namespace: str, service: str) -> None:
+    """A first installation that failed leaves the node as it was."""
+    server.request("DELETE", bundles_path(namespace, service))
+    wait_until(server, namespace, service, "Gone", 120.0, quiet=True)
+    typer.echo(f"{service} was removed again; nothing is left of it", err=True)
+
+
+def _say_ready(server: Api, namespace: str, service: str) -> None:
+    bundle = server.request("GET", bundles_path(namespace, service))
+    options = (bundle.get("status") or {}).get("options") or {}
+    typer.echo(f"{service} is ready")
+    for url in published_urls(options):
+        typer.echo(f"  {url}")
+
+
+def published_urls(options: dict[str, str]) -> list[str]:
+    """Where published TCP ports answer on this node, from the resolved ``port_<n>`` options."""
+    urls = []
+    for name, value in sorted(options.items()):
+        if name.startswith("port_") and "->" in value and not value.endswith("/udp"):
+            host, _, port = value.partition("->")[0].rpartition(":")
+            address = host if host not in ("", "0.0.0.0") else "127.0.0.1"  # noqa: S104
+            urls.append(f"http://{address}:{port}/")
+    return urls
+
+
+def _show_plan(server: Api, bundle: dict[str, Any], output: str) -> int:
+    if output not in ("text", "json"):
+        raise InvalidError(f"--output is {output!r}; allowed: text, json")
+    namespace, name = bundle["metadata"]["namespace"], bundle["metadata"]["name"]
+    answer = server.request("POST", bundles_path(namespace, name, "plan"), body=bundle)
+    bundles = answer["status"]["bundles"]
+    if output == "json":
+        from nanocloud.cli.output import dump
+
+        typer.echo(dump(bundles, "json"))
+    else:
+        for planned in bundles:
+            what = "change" if planned["installed"] else "install"
+            typer.echo(f"{what} {planned['name']} ({planned['service']})")
+            for line in planned["text"].splitlines():
+                typer.echo(f"  {printable(line)}")
+    return _CHANGES if any(planned["changes"] for planned in bundles) else _NOTHING
+
+
+def uninstall(
+    service: Service,
+    namespace: Namespace = "default",
+    keep_services: Annotated[
+        bool, typer.Option("--keep-services", help="Keep services that were installed for this one.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also when other services use it.")] = False,
+    wait: Wait = True,
+    timeout: Timeout = "5m",
+    curl: Curl = False,
+) -> None:
+    """Remove a service with its data, and services that were installed only for it."""
+    limit = parse_duration(timeout)
+    server = api(curl=curl)
+    if server.is_live:
+        server.request("GET", bundles_path(namespace, service))
+        users = _used_by(server, namespace, service)
+        if users and not force:
+            raise NanocloudError(
+                f"{service} is used by {', '.join(users)}", hint=f"uninstall {users[0]} first, or add --force"
+            )
+        if keep_services:
+            notes = {"metadata": {"annotations": {"nanocloud.io/keep-services": "true"}}}
+            path = bundles_path(namespace, service)
+            server.request("PATCH", path, body=notes, content_type="application/merge-patch+json")
+    server.request("DELETE", bundles_path(namespace, service))
+    if wait:
+        wait_until(server, namespace, service, "Gone", limit)
+        typer.echo(f"{service} is gone")
+    else:
+        typer.echo(f"{service} is being removed")
+
+
+def _used_by(server: Api, namespace: str, service: str) -> list[str]:
+    found = server.request("GET", bundles_path(namespace))["items"]
+    return [
+        bundle["metadata"]["name"]
+        for bundle in found
+        if service in ((bundle.get("status") or {}).get("services") or {}).values()
+        and not bundle["metadata"].get("deletionTimestamp")
+    ]
+
+
+def start(
+    service: Service, namespace: Namespace = "default", wait: Wait = True, timeout: Timeout = "5m", curl: Curl = False
+) -> None:
+    """Start a stopped service."""
+    _act("start", "Ready", service, namespace, wait, timeout, curl)
+
+
+def stop(
+    service: Service, namespace: Namespace = "default", wait: Wait = True, timeout: Timeout = "5m", curl: Curl = False
+) -> None:
+    """Stop a service; its data, address and credentials stay."""
+    _act("stop", "Stopped", service, namespace, wait, timeout, curl)
+
+
+def restart(
+    service: Service, namespace: Namespace = "default", wait: Wait = True, timeout: Timeout = "5m", curl: Curl = False
+) -> None:
+    """Restart a service."""
+    _act("restart", "Ready", service, namespace, wait, timeout, curl)
+
+
+def _act(action: str, goal: str, service: str, namespace: str, wait: bool, timeout: str, curl: bool) -> None:
+    limit = parse_duration(timeout)
+    server = api(curl=curl)
+    server.request("POST", bundles_path(namespace, service, "actions", action), body={})
+    if wait:
+        wait_until(server, namespace, service, goal, limit)
+        typer.echo(f"{service} is {goal.lower()}")
+    else:
+        typer.echo(f"{service}: {action} was asked for")

@@ -1,0 +1,191 @@
+"""Requests to the API over one connection, with ``http.client``: the lightest way, for commands that start and end."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import shlex
+import ssl
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+from nanocloud.client.endpoint import Endpoint
+from nanocloud.errors import NanocloudError
+
+_TIMEOUT_SECONDS = 60.0
+_BUNDLES = "/apis/nanocloud.io/v1"
+
+
+class ApiError(NanocloudError):
+    """The server's answer was an error; ``code`` is the HTTP status, ``cause`` the Kubernetes Status."""
+
+    def __init__(self, code: int, status: Mapping[str, Any], path: str) -> None:
+        details = status.get("details") or {}
+        super().__init__(str(status.get("message") or f"{path} answered {code}"), hint=str(details.get("hint") or ""))
+        self.code, self.cause = code, status
+
+
+class UnreachableError(NanocloudError):
+    """The server does not answer."""
+
+
+class CurlPrinted(Exception):  # noqa: N818  (not an error: the command ends well)
+    """Raised instead of sending, once the equivalent curl command was printed."""
+
+
+class Api:
+    """One server. With ``show`` nothing is sent: the equivalent curl command goes there."""
+
+    def __init__(self, endpoint: Endpoint, *, show: Callable[[str], None] | None = None) -> None:
+        self.endpoint = endpoint
+        self._show = show
+        self._connection: http.client.HTTPSConnection | None = None
+
+    @property
+    def is_live(self) -> bool:
+        """False where requests are only shown."""
+        return self._show is None
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Any = None,
+        content_type: str = "application/json",
+    ) -> Any:
+        """Send and return the JSON answer.
+
+        Raises:
+            ApiError: the server said no.
+            UnreachableError: nobody answers there.
+        """
+        response = self._send(method, path, query, body, content_type)
+        content = response.read()
+        data = _json(content)
+        if response.status >= 400:
+            raise ApiError(response.status, data if isinstance(data, dict) else {}, path)
+        return data
+
+    def stream(self, path: str, *, query: Mapping[str, str] | None = None) -> Iterator[bytes]:
+        """Lines as they come, until the server ends the stream; on a connection of its own, without a time limit."""
+        other = Api(self.endpoint, show=self._show)
+        response = other._send("GET", path, query, None, "application/json", timeout=None)
+        if response.status >= 400:
+            data = _json(response.read())
+            raise ApiError(response.status, data if isinstance(data, dict) else {}, path)
+        try:
+            while line := response.readline():
+                yield line
+        except (OSError, http.client.HTTPException) as exc:
+            raise UnreachableError(f"the connection to {self.endpoint.server} broke: {exc}") from exc
+        finally:
+            response.close()
+
+    def watch(self, path: str, *, query: Mapping[str, str] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Watch events as (type, object)."""
+        for line in self.stream(path, query={**(query or {}), "watch": "true"}):
+            event = json.loads(line)
+            if event["type"] == "ERROR":
+                raise ApiError(int(event["object"].get("code", 500)), event["object"], path)
+            yield event["type"], event["object"]
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None,
+        body: Any,
+        content_type: str,
+        *,
+        timeout: float | None = _TIMEOUT_SECONDS,
+    ) -> http.client.HTTPResponse:
+        target = path + (f"?{urlencode(query)}" if query else "")
+        payload = None if body is None else json.dumps(body).encode()
+        headers = {"Accept": "application/json"}
+        if payload is not None:
+            headers["Content-Type"] = content_type
+        if self.endpoint.token:
+            headers["Authorization"] = f"Bearer {self.endpoint.token}"
+        if self._show is not None:
+            self._show(self._curl(method, target, payload, headers))
+            raise CurlPrinted
+        for attempt in (1, 2):
+            try:
+                connection = self._connect(timeout)
+                connection.request(method, urlsplit(self.endpoint.server).path + target, body=payload, headers=headers)
+                return connection.getresponse()
+            except (http.client.RemoteDisconnected, BrokenPipeError) as exc:
+                # A kept connection that the server closed meanwhile; a fresh one tells whether it is there at all.
+                self.close()
+                if attempt == 2 or method not in ("GET", "PUT", "DELETE"):
+                    raise self._unreachable(exc) from exc
+            except (OSError, http.client.HTTPException) as exc:
+                self.close()
+                raise self._unreachable(exc) from exc
+        raise AssertionError("unreachable")
+
+    def _connect(self, timeout: float | None) -> http.client.HTTPSConnection:
+        if self._connection is None:
+            parts = urlsplit(self.endpoint.server)
+            self._connection = http.client.HTTPSConnection(
+                parts.hostname or "", parts.port or 443, context=self.endpoint.ssl_context(), timeout=timeout
+            )
+        return self._connection
+
+    def _unreachable(self, exc: Exception) -> UnreachableError:
+        server = self.endpoint.server
+        if isinstance(exc, ssl.SSLCertVerificationError):
+            return UnreachableError(
+                f"{server} shows a certificate that is not this node's: {exc.verify_message}",
+                hint="the kubeconfig belongs to another node, or the name is not in the certificate",
+            )
+        if isinstance(exc, ssl.SSLError):
+            return UnreachableError(f"{server} refuses these credentials: {exc.reason or exc}")
+        if isinstance(exc, ConnectionRefusedError):
+            return UnreachableError(f"nothing listens at {server}", hint="start it with: sudo nanocloud server")
+        return UnreachableError(f"{server} does not answer: {exc}")
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _curl(self, method: str, target: str, payload: bytes | None, headers: Mapping[str, str]) -> str:
+        words = ["curl"]
+        for option, value in (
+            ("--cacert", self.endpoint.ca),
+            ("--cert", self.endpoint.certificate),
+            ("--key", self.endpoint.key),
+        ):
+            if isinstance(value, Path):
+                words += [option, str(value)]
+            elif value is not None:
+                words += [option, f"<{option[2:]}.pem from the kubeconfig>"]
+        words += ["-X", method]
+        for name, text in headers.items():
+            shown = "Bearer $TOKEN" if name == "Authorization" else text
+            words += ["-H", f"{name}: {shown}"]
+        if payload is not None:
+            words += ["-d", payload.decode()]
+        return shlex.join([*words, f"{self.endpoint.server}{target}"])
+
+
+def _json(content: bytes) -> Any:
+    try:
+        return json.loads(content) if content else None
+    except ValueError:
+        return {"message": content.decode(errors="replace")[:300]}
+
+
+def bundles_path(namespace: str | None, name: str | None = None, *more: str) -> str:
+    """The path of bundles of a namespace (None: of all), or of one of them."""
+    path = _BUNDLES + (f"/namespaces/{namespace}" if namespace else "") + "/bundles"
+    return "/".join([path, *([name] if name else []), *more])
+
+
+def core_path(namespace: str | None, plural: str, *more: str) -> str:
+    return "/".join(["/api/v1" + (f"/namespaces/{namespace}" if namespace else ""), plural, *more])
