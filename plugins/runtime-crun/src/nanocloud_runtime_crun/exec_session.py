@@ -1,0 +1,246 @@
+"""One more process in a running container, by ``crun exec``.
+
+Pipes are given to the process itself: no byte passes through crun. With a terminal, crun sends the master's descriptor
+over a socket. What the process is to be (``process.json``, with its environment) and the secrets are memory files:
+nothing of them has a name. Each session has a folder ``exec/<n>`` in its container's folder for as long as it runs;
+a server that finds one left over ends its processes (``exec_end``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import itertools
+import json
+import os
+import struct
+import termios
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from nanocloud.errors import ProviderError, UnavailableError
+from nanocloud.providers.runtime import ExecSession
+from nanocloud_runtime_crun import failures, users
+from nanocloud_runtime_crun import spec as oci
+from nanocloud_runtime_crun._spawn import spawn
+from nanocloud_runtime_crun._threads import run_in_own_thread
+from nanocloud_runtime_crun.exec_end import end
+from nanocloud_runtime_crun.exec_streams import Console, Output, TerminalInput
+from nanocloud_runtime_crun.processes import identify
+from nanocloud_runtime_crun.trees import remove_tree
+from nanocloud_runtime_crun.users import User
+from nanocloud_runtime_crun.view import enter
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from nanocloud.providers.runtime import ExecSpec
+    from nanocloud_runtime_crun._spawn import Child
+    from nanocloud_runtime_crun.host import Host
+    from nanocloud_runtime_crun.processes import Process
+    from nanocloud_runtime_crun.record import Folder
+
+_FIRST_SECRET = 3
+_TERMINAL_SECONDS = 1.0
+_MAX_LOG_BYTES = 16384
+_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+
+
+class CrunSession(ExecSession):
+    """See ``nanocloud.providers.runtime.ExecSession``."""
+
+    def __init__(self, work: Path) -> None:
+        self.child: Child | None = None
+        self._log = work / "crun.log"
+        self._terminal: int | None = None
+        self.stdin = None
+        self.stderr = None
+
+    async def resize(self, *, rows: int, columns: int) -> None:
+        await trio.lowlevel.checkpoint()
+        if self._terminal is not None:
+            size = struct.pack("HHHH", min(max(rows, 1), 0xFFFF), min(max(columns, 1), 0xFFFF), 0, 0)
+            fcntl.ioctl(self._terminal, termios.TIOCSWINSZ, size)
+
+    async def wait(self) -> int:
+        code, _ = await self._ended()
+        return code
+
+    async def reason(self) -> bytes:
+        """What to tell after the process's last byte: why nothing was executed, else nothing."""
+        _, reason = await self._ended()
+        return reason
+
+    async def _ended(self) -> tuple[int, bytes]:
+        assert self.child is not None
+        code = await self.child.wait()
+        failure = failures.explain(self.complaint()) if code else None
+        return (failure.code, f"{failure.message}\n".encode()) if failure else (code, b"")
+
+    def complaint(self) -> str:
+        """crun's last words: its log has one JSON object a line."""
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            with self._log.open("rb") as file:
+                lines = file.read(_MAX_LOG_BYTES).decode(errors="replace").splitlines()
+            return str(json.loads(lines[-1])["msg"]) if lines else ""
+        return ""
+
+    def make_pipes(self, theirs: contextlib.ExitStack, *, stdin: bool) -> dict[int, int]:
+        """Keep our ends as streams; return the process's ends by its numbers, which ``theirs`` closes."""
+        given = {}
+        if stdin:
+            given[0], ours = os.pipe2(os.O_CLOEXEC)
+            theirs.callback(os.close, given[0])
+            self.stdin = trio.lowlevel.FdStream(ours)
+        for number in (1, 2):
+            ours, given[number] = os.pipe2(os.O_CLOEXEC)
+            theirs.callback(os.close, given[number])
+            if number == 1:
+                self.stdout = Output(ours)
+            else:
+                self.stderr = Output(ours, epilogue=self.reason)
+        return given
+
+    def use_terminal(self, master: int, *, stdin: bool) -> None:
+        self._terminal = master
+        self.stdin = TerminalInput(os.dup(master)) if stdin else None
+        self.stdout = Output(os.dup(master), epilogue=self.reason)
+
+    async def close(self) -> None:
+        """Let go of the streams; no byte is sent any more."""
+        with trio.CancelScope() as scope:
+            scope.cancel()  # a forced close
+            for stream in (self.stdin, getattr(self, "stdout", None), self.stderr):
+                if stream is not None:
+                    await trio.aclose_forcefully(stream)
+        if self._terminal is not None:
+            os.close(self._terminal)
+            self._terminal = None
+
+
+@asynccontextmanager
+async def open_session(host: Host, folder: Folder, init: Process, spec: ExecSpec) -> AsyncIterator[CrunSession]:
+    """Start the process; on leaving, end it with everything it started if it still runs."""
+    user, process = _describe(folder, init, spec)
+    async with contextlib.AsyncExitStack() as stack:
+        work = _make_work_folder(folder)
+        stack.callback(remove_tree, work)
+        session = CrunSession(work)
+        stack.push_async_callback(session.close)
+        with contextlib.ExitStack() as theirs:
+            secrets = [theirs.enter_context(_memory_file(secret, user)) for secret in spec.secrets]
+            given = {_FIRST_SECRET + number: fd for number, fd in enumerate(secrets)}
+            described = _FIRST_SECRET + len(secrets)
+            given[described] = theirs.enter_context(_memory_file(json.dumps(process).encode(), User()))
+            argv = ["exec", f"--process=/proc/self/fd/{described}", f"--preserve-fds={len(secrets)}"]
+            console = theirs.enter_context(Console(work / "tty")) if spec.terminal else None
+            if console is None:
+                given |= session.make_pipes(theirs, stdin=spec.stdin)
+            else:
+                argv.append(f"--console-socket={console.path}")
+            command = host.crun_command(f"--log={work / 'crun.log'}", "--log-format=json", *argv, folder.id)
+            session.child = child = await run_in_own_thread(partial(_spawn_in_view, host, command, given))
+            stack.push_async_callback(_leave, host, folder, child)
+            if console is not None:
+                session.use_terminal(await _receive_master(console, session, folder), stdin=spec.stdin)
+        yield session
+
+
+async def _receive_master(console: Console, session: CrunSession, folder: Folder) -> int:
+    """The terminal's master, unless crun ends without making one."""
+    found: list[int] = []
+
+    async def receive() -> None:
+        found.append(await console.receive())
+        nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(receive)
+        await session.wait()
+        # A process that ended at once has sent its terminal first: the socket has it already.
+        with trio.move_on_after(_TERMINAL_SECONDS):
+            await trio.sleep_forever()
+        nursery.cancel_scope.cancel()
+    if not found:
+        raise ProviderError(f"exec in {folder.id} got no terminal: {session.complaint() or 'crun gave no reason'}")
+    return found[0]
+
+
+async def _leave(host: Host, folder: Folder, child: Child) -> None:
+    with trio.CancelScope(shield=True):
+        if not child.ended:
+            crun = identify(child.pid)
+            if crun is not None:
+                await end(host, folder.id, crun)
+            await child.wait()
+
+
+def _spawn_in_view(host: Host, argv: list[str], descriptors: dict[int, int]) -> Child:
+    enter(host.view)
+    return spawn(argv, descriptors)
+
+
+def _make_work_folder(folder: Folder) -> Path:
+    try:
+        for number in itertools.count():
+            with contextlib.suppress(FileExistsError):
+                work = folder.exec_dir / str(number)
+                work.mkdir(mode=0o700)
+                return work
+    except FileNotFoundError:
+        pass
+    raise UnavailableError(f"container {folder.id} was removed")
+
+
+@contextlib.contextmanager
+def _memory_file(content: bytes, owner: User) -> Iterator[int]:
+    """A descriptor of a file without a name, that only ``owner`` can open and nobody can change."""
+    fd = os.memfd_create("nanocloud", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        with open(fd, "wb", closefd=False) as file:
+            file.write(content)
+        os.lseek(fd, 0, os.SEEK_SET)
+        os.fchmod(fd, 0o400)
+        os.fchown(fd, owner.uid, owner.gid)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _describe(folder: Folder, init: Process, spec: ExecSpec) -> tuple[User, dict[str, Any]]:
+    """The user, and ``process`` of the OCI configuration: the container's own, with what ``spec`` changes."""
+    process: dict[str, Any] = folder.read_config()["process"]
+    process |= {"terminal": spec.terminal, "args": list(spec.argv)}
+    numbers = process["user"]
+    user = User(numbers["uid"], numbers["gid"], tuple(numbers.get("additionalGids", ())))
+    if spec.user is not None:
+        user = _look_up(folder, init, spec.user)
+        process["user"] = {"uid": user.uid, "gid": user.gid, "additionalGids": list(user.groups)}
+    if spec.environment is not None:
+        # crun takes an empty list for "as the container"; it sets HOME itself where it is missing.
+        process["env"] = [f"{name}={value}" for name, value in spec.environment.items()] or [f"HOME={user.home}"]
+    if spec.working_directory is not None:
+        process["cwd"] = spec.working_directory
+    if spec.capabilities is not None:
+        process["capabilities"] = oci.capabilities(spec.capabilities, user.uid)
+    elif spec.user is not None:
+        process["capabilities"] = oci.capabilities(process["capabilities"]["bounding"], user.uid)
+    return user, process
+
+
+def _look_up(folder: Folder, init: Process, user: str) -> User:
+    try:
+        root = os.open(f"/proc/{init.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as exc:
+        raise UnavailableError(f"container {folder.id} has ended") from exc
+    try:
+        if identify(init.pid) != init:
+            raise UnavailableError(f"container {folder.id} has ended")
+        return users.resolve(root, user)
+    finally:
+        os.close(root)

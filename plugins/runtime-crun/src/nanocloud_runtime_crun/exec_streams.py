@@ -1,0 +1,100 @@
+"""The ends of an exec session that the server holds."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import os
+import socket
+from typing import TYPE_CHECKING
+
+import trio
+
+from nanocloud.errors import ProviderError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+_END_OF_TRANSMISSION = b"\x04"
+
+
+class Output(trio.abc.ReceiveStream):
+    """What the process writes; ``epilogue`` may add something after its last byte."""
+
+    def __init__(self, fd: int, *, epilogue: Callable[[], Awaitable[bytes]] | None = None) -> None:
+        self._stream = trio.lowlevel.FdStream(fd)
+        self._epilogue = epilogue
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        try:
+            data = await self._stream.receive_some(max_bytes)
+        except trio.BrokenResourceError:
+            data = b""  # a terminal whose other end nobody holds any more says EIO, not end of file
+        if data or self._epilogue is None:
+            return bytes(data)
+        epilogue, self._epilogue = self._epilogue, None
+        return await epilogue()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+class TerminalInput(trio.abc.SendStream):
+    """What is typed. Closing it types the end-of-file character: a terminal cannot be closed on one side."""
+
+    def __init__(self, fd: int) -> None:
+        self._stream = trio.lowlevel.FdStream(fd)
+        self._closed = False
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        if not self._closed:
+            self._closed = True
+            with contextlib.suppress(trio.BrokenResourceError):
+                await self._stream.send_all(_END_OF_TRANSMISSION)
+        await self._stream.aclose()
+
+
+class Console:
+    """The socket on which crun hands over the master of a new pseudo terminal (SCM_RIGHTS)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+
+    def __enter__(self) -> Console:
+        # A socket's name is at most 107 bytes and the folder's may be longer: name it by descriptor.
+        folder = os.open(self.path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self._listener.bind(f"/proc/self/fd/{folder}/{self.path.name}")
+        finally:
+            os.close(folder)
+        self._listener.listen(1)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+
+    async def receive(self) -> int:
+        """Wait for the master.
+
+        Raises:
+            ProviderError: crun sent something else.
+        """
+        listener = trio.socket.from_stdlib_socket(self._listener)
+        connection, _ = await listener.accept()
+        with connection:
+            await trio.lowlevel.wait_readable(connection)
+            _, control, _, _ = await connection.recvmsg(64, socket.CMSG_SPACE(4))
+        for level, kind, data in control:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                fds = array.array("i", data[:4])
+                os.set_inheritable(fds[0], False)
+                return fds[0]
+        raise ProviderError("crun handed over no terminal")
