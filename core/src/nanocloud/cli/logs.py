@@ -11,7 +11,7 @@ import typer
 
 from nanocloud.cli.options import Curl, Namespace, Service, api, parse_duration
 from nanocloud.cli.output import printable, table
-from nanocloud.cli.status import age
+from nanocloud.cli.status import age, happened
 from nanocloud.client.api import core_path
 from nanocloud.errors import InvalidError
 
@@ -79,7 +79,7 @@ def events(
         )
 
     page = server.request("GET", core_path(namespace, "events"), query=query)
-    found = sorted((event for event in page["items"] if fits(event)), key=_seen)[-limit:]
+    found = sorted((event for event in page["items"] if fits(event)), key=happened)[-limit:]
     if found or not follow:
         typer.echo(table(("AGE", "TYPE", "REASON", "OBJECT", "MESSAGE"), [_row(event) for event in found]))
     if follow:

@@ -96,7 +96,7 @@ def _detail(server: Api, namespace: str, service: str, output: str) -> None:
         typer.echo(dump(bundle, output))
         return
     state = bundle.get("status") or {}
-    query = {"fieldSelector": f"involvedObject.kind=Bundle,involvedObject.name={service}"}
+    query = {"fieldSelector": f"involvedObject.uid={bundle['metadata']['uid']}"}
     events = server.request("GET", core_path(namespace, "events"), query=query)["items"]
     facts = [
         ("Service", bundle["spec"]["service"]),
@@ -129,9 +129,14 @@ def _detail(server: Api, namespace: str, service: str, output: str) -> None:
         for c in state.get("conditions") or []
     ]
     _section("Conditions", ("TYPE", "STATUS", "REASON", "SINCE", "MESSAGE"), conditions)
-    recent = sorted(events, key=lambda e: e.get("lastTimestamp") or "")[-8:]
+    recent = sorted(events, key=happened)[-8:]
     rows = [(age(e.get("lastTimestamp")), e.get("type", ""), e.get("reason", ""), e.get("message", "")) for e in recent]
     _section("Events", ("AGE", "TYPE", "REASON", "MESSAGE"), rows)
+
+
+def happened(event: dict[str, Any]) -> tuple[str, int]:
+    """Orders events: by their last time, and within a second by the order in which they were written."""
+    return event.get("lastTimestamp") or "", int(event["metadata"]["resourceVersion"])
 
 
 def _section(title: str, headers: tuple[str, ...], rows: Any) -> None:

@@ -86,5 +86,7 @@ def _container_obstacle(status: dict[str, Any]) -> Obstacle | None:
     if last and status.get("restartCount", 0) >= _CRASHES and not status.get("ready"):
         times = f"{last['exitCode']} ({last['reason']}), {status['restartCount']} times"
         message = f"container {status['name']} ended with {times}"
+        if words := last.get("message"):
+            message += f"; its last line: {words}"
         return Obstacle(reason="CrashLoopBackOff", message=message, failed=True)
     return None

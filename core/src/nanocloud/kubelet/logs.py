@@ -58,6 +58,12 @@ async def read_log(path: Path, options: LogOptions, *, ended: trio.Event) -> Asy
                 await _either(wait, ended)
 
 
+def last_line(path: Path) -> str:
+    """The text of the log's last entry, at most 300 characters; empty where there is none. Blocks."""
+    _, piece = _read(path, _start(path, 1))
+    return _Formatter(LogOptions()).format([piece]).decode(errors="replace").strip()[:300]
+
+
 async def _either(wait: Callable[[], Awaitable[None]], ended: trio.Event) -> None:
     async with trio.open_nursery() as nursery:
 

@@ -16,6 +16,7 @@ import trio
 from nanocloud.concurrency import first_error, gather
 from nanocloud.errors import NanocloudError, NotFoundError
 from nanocloud.kubelet.backoff import Backoff
+from nanocloud.kubelet.logs import last_line
 from nanocloud.kubelet.prepare import PodSetupError, PreparedPod, prepare_pod, release_pod
 from nanocloud.kubelet.probes import watch_readiness
 from nanocloud.kubelet.status import ContainerObservation, PodObservation, pod_status
@@ -188,6 +189,8 @@ class PodWorker:
         finally:
             if ended is not None:
                 seen.last_exit, seen.last_started_at = ended, seen.started_at
+        path = log_folder(self._parts.logs, self._pod, seen.name) / f"{seen.restart_count}.log"
+        seen.last_words = await trio.to_thread.run_sync(last_line, path) if ended.code else ""
 
     async def _announce(self, seen: ContainerObservation) -> None:
         await self._write_status()

@@ -33,6 +33,8 @@ class ContainerObservation:
     waiting: tuple[str, str] = ("ContainerCreating", "")
     """Reason and message; shown while it does not run."""
     last_exit: ExitStatus | None = None
+    last_words: str = ""
+    """The last line that a failed run logged."""
     last_started_at: float | None = None
 
 
@@ -117,6 +119,8 @@ def _container(seen: ContainerObservation) -> dict[str, Any]:
             "reason": _ended(seen.last_exit),
             "finishedAt": timestamp(seen.last_exit.finished_at),
         }
+        if seen.last_words:
+            terminated["message"] = seen.last_words
         if seen.last_started_at is not None:
             terminated["startedAt"] = timestamp(seen.last_started_at)
         status["lastState"] = {"terminated": terminated}

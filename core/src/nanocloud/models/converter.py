@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import typing
 from enum import Enum
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -159,7 +158,6 @@ def _join(path: str, name: str) -> str:
     return f"{path}.{name}" if path and name else path or name
 
 
-@cache
 def _word(kind: type) -> str:
     return {str: "a string", int: "an integer", bool: "true or false", float: "a number"}.get(kind, kind.__name__)
 

@@ -31,14 +31,16 @@ class Provider(abc.ABC):
         """
 
     async def __aenter__(self) -> Self:
-        self._entered = self.lifespan()
-        await self._entered.__aenter__()
+        entered = self.lifespan()
+        object.__setattr__(self, "_entered", entered)  # a provider may be a frozen attrs class
+        await entered.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
-        return await self._entered.__aexit__(kind, value, traceback)
+        entered: AbstractAsyncContextManager[None] = object.__getattribute__(self, "_entered")
+        return await entered.__aexit__(kind, value, traceback)
 
 
 class Removable(abc.ABC):
