@@ -63,7 +63,7 @@ async def _session(endpoint: Any, path: str, interactive: bool, terminal: bool) 
     import trio_websocket
 
     parts = urlsplit(endpoint.server)
-    headers = [("Authorization", f"Bearer {endpoint.token}")] if endpoint.token else []
+    headers = [(b"Authorization", f"Bearer {endpoint.token}".encode())] if endpoint.token else []
     try:
         async with trio_websocket.open_websocket(
             parts.hostname,

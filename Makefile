@@ -1,0 +1,50 @@
+# The commands people type. `make demo` and `make test` need nothing but a Debian 12 or 13 and root.
+.PHONY: help demo demo-down test check format venv dev-venv
+
+PYTHON ?= $(shell command -v /usr/bin/python3 || command -v python3)
+UV_VERSION := 0.13.9
+BIN := .venv/bin
+# The lock file is the only word on versions; nothing outside .venv is touched.
+UV := UV_PROJECT_ENVIRONMENT=.venv UV_PYTHON_DOWNLOADS=never $(BIN)/uv
+
+help:
+	@echo "make demo       set up everything, install WordPress with its database, print what to try next"
+	@echo "make demo-down  remove every trace of the demo"
+	@echo "make test       lint, types, all tests (root: with real containers)"
+	@echo "make check      lint and types only"
+
+$(BIN)/uv: packaging/apt-packages.txt
+	@packaging/apt-install packaging/apt-packages.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@touch $@
+
+.venv/.node: $(BIN)/uv uv.lock core/pyproject.toml $(wildcard plugins/*/pyproject.toml)
+	@$(UV) sync --quiet --frozen --inexact --no-dev
+	@touch $@
+
+.venv/.dev: $(BIN)/uv uv.lock core/pyproject.toml pyproject.toml $(wildcard plugins/*/pyproject.toml)
+	@$(UV) sync --quiet --frozen --inexact
+	@touch $@
+
+venv: .venv/.node
+dev-venv: .venv/.dev
+
+demo: venv
+	@packaging/apt-install packaging/apt-packages.txt
+	@$(BIN)/python packaging/demo.py up
+
+demo-down:
+	@if [ -x $(BIN)/nanocloud ]; then $(BIN)/python packaging/demo.py down; else echo "no demo here"; fi
+
+check: dev-venv
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+test: check
+	@packaging/apt-install packaging/apt-packages.txt packaging/apt-packages-test.txt
+	@$(BIN)/pytest
+
+format: dev-venv
+	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
