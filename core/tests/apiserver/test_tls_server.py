@@ -1,0 +1,268 @@
+"""The TLS server: certificates, alerts, exec over WebSocket, and how it stops."""
+
+from __future__ import annotations
+
+import ssl
+import subprocess
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+from urllib.parse import urlencode
+
+import attrs
+import httpx2
+import orjson
+import pytest
+import trio
+import trustme
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+from trio_websocket import WebSocketConnection, open_websocket_url
+
+from nanocloud.apiserver.app import build_app
+from nanocloud.apiserver.auth import MASTERS, User
+from nanocloud.apiserver.context import ApiContext
+from nanocloud.apiserver.server import parse_listen, serve
+from nanocloud.errors import ConfigError, NotFoundError
+from nanocloud.objects import ObjectStore
+from nanocloud.providers.runtime import ExecSession, ExecSpec
+
+PODS = "/api/v1/namespaces/default/pods"
+
+
+class CertificateUsers:
+    async def authenticate(self, scope: Mapping[str, Any]) -> User | None:
+        der = scope["state"]["tls"]["der"]
+        if der is None:
+            return None
+        subject = x509.load_der_x509_certificate(der).subject
+        return User(name=str(subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value), groups=frozenset({MASTERS}))
+
+
+class HostSession(ExecSession):
+    def __init__(self, process: trio.Process) -> None:
+        assert process.stdout is not None
+        self.process = process
+        self.stdin, self.stdout, self.stderr = process.stdin, process.stdout, process.stderr
+        self.sizes: list[tuple[int, int]] = []
+        self.resized = trio.Event()
+
+    async def resize(self, *, rows: int, columns: int) -> None:
+        self.sizes.append((rows, columns))
+        self.resized.set()
+
+    async def wait(self) -> int:
+        return await self.process.wait()
+
+
+class HostPods:
+    """Every pod but ``none`` is the host."""
+
+    def __init__(self) -> None:
+        self.sessions: list[HostSession] = []
+        self.over = trio.Event()
+
+    def read_logs(self, *_: Any, **__: Any) -> Any:
+        raise NotFoundError("no logs here")
+
+    @asynccontextmanager
+    async def exec(self, namespace: str, pod: str, container: str | None, spec: ExecSpec) -> AsyncIterator[ExecSession]:
+        if pod == "none":
+            raise NotFoundError('pods "none" not found')
+        stdin = subprocess.PIPE if spec.stdin else subprocess.DEVNULL
+        pipe = subprocess.PIPE
+        process = await trio.lowlevel.open_process(list(spec.argv), stdin=stdin, stdout=pipe, stderr=pipe)
+        self.sessions.append(HostSession(process))
+        try:
+            yield self.sessions[-1]
+        finally:
+            if process.returncode is None:
+                process.kill()
+            with trio.CancelScope(shield=True):
+                await process.wait()
+            self.over.set()
+
+
+@attrs.define
+class Server:
+    ca: trustme.CA
+    context: ssl.SSLContext
+    port: int
+    pods: HostPods
+    scope: trio.CancelScope
+
+    def client_context(self, issuer: trustme.CA | None) -> ssl.SSLContext:
+        context = ssl.create_default_context()
+        self.ca.configure_trust(context)
+        if issuer is not None:
+            issuer.issue_cert(common_name="tester").configure_cert(context)
+        return context
+
+    def client(self, issuer: trustme.CA | None) -> httpx2.AsyncClient:
+        url = f"https://127.0.0.1:{self.port}"
+        return httpx2.AsyncClient(verify=self.client_context(issuer), base_url=url, trust_env=False)
+
+    @asynccontextmanager
+    async def exec(
+        self, *command: str, protocols: tuple[str, ...] = ("v5.channel.k8s.io",), pod: str = "web-0", **query: str
+    ) -> AsyncIterator[WebSocketConnection]:
+        parameters = [("command", word) for word in command] + list(({"stdout": "1", "stderr": "1"} | query).items())
+        url = f"wss://127.0.0.1:{self.port}{PODS}/{pod}/exec?{urlencode(parameters)}"
+        context = self.client_context(self.ca)
+        with trio.fail_after(10):
+            async with open_websocket_url(url, ssl_context=context, subprotocols=protocols) as socket:
+                yield socket
+
+
+@pytest.fixture
+async def server(store: ObjectStore) -> AsyncIterator[Server]:
+    ca, pods = trustme.CA(), HostPods()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.verify_mode = ssl.CERT_OPTIONAL
+    ca.issue_cert("127.0.0.1").configure_cert(context)
+    ca.configure_trust(context)
+    app = build_app(ApiContext(store=store, authenticator=CertificateUsers(), pods=pods))
+
+    async def run(*, task_status: trio.TaskStatus[tuple[int, trio.CancelScope]]) -> None:
+        async with trio.open_nursery() as inner:
+            [(_, port)] = await inner.start(partial(serve, app, listen="127.0.0.1:0", ssl_context=context))
+            task_status.started((port, inner.cancel_scope))
+
+    async with trio.open_nursery() as nursery:
+        port, scope = await nursery.start(run)
+        yield Server(ca, context, port, pods, scope)
+        scope.cancel()
+
+
+async def test_a_client_certificate_says_who_asks(server: Server) -> None:
+    async with server.client(server.ca) as client:
+        assert (await client.get("/api/v1/namespaces")).status_code == 200
+    async with server.client(None) as client:
+        answer = await client.get("/api/v1/namespaces")
+        assert (answer.status_code, answer.json()["reason"]) == (401, "Unauthorized")
+        assert (await client.get("/version")).json()["minor"] == "33"
+
+
+async def test_a_failed_handshake_tells_the_client_why(server: Server) -> None:
+    async def reason(issuer: trustme.CA | None) -> str:
+        async with server.client(issuer) as client:
+            with pytest.raises(httpx2.TransportError) as caught:
+                await client.get("/version")
+        chain: list[str] = []
+        error: BaseException | None = caught.value
+        while error is not None:
+            chain.append(repr(error))
+            error = error.__cause__ or error.__context__
+        return " ".join(chain).lower()
+
+    assert "unknown ca" in await reason(trustme.CA())
+    server.context.verify_mode = ssl.CERT_REQUIRED
+    assert "certificate required" in await reason(None)
+
+
+async def test_rubbish_on_the_socket_hurts_nobody(server: Server) -> None:
+    for rubbish in (b"", b"GET / HTTP/1.1\r\n\r\n", bytes(range(256))):
+        stream = await trio.open_tcp_stream("127.0.0.1", server.port)
+        await stream.send_all(rubbish)
+        await stream.aclose()
+    async with server.client(server.ca) as client:
+        assert (await client.get("/healthz")).text == "ok"
+
+
+async def test_a_stop_ends_watches_at_once(server: Server) -> None:
+    with trio.fail_after(5):
+        async with (
+            server.client(server.ca) as client,
+            client.stream("GET", "/api/v1/namespaces", params={"watch": "true"}) as answer,
+        ):
+            lines = answer.aiter_lines()
+            assert orjson.loads(await lines.__anext__())["type"] == "ADDED"
+            server.scope.cancel()
+            rest = [orjson.loads(line)["type"] async for line in lines]
+    assert rest == ["ADDED"]
+
+
+async def read(socket: WebSocketConnection) -> tuple[dict[int, bytes], dict[str, Any]]:
+    """Everything up to the end: what each channel said, and the status."""
+    channels: dict[int, bytes] = {}
+    while True:
+        message = await socket.get_message()
+        assert isinstance(message, bytes)
+        channels[message[0]] = channels.get(message[0], b"") + message[1:]
+        if message[0] == 3:
+            return channels, orjson.loads(channels.pop(3))
+
+
+@pytest.mark.parametrize("protocol", ["v5.channel.k8s.io", "v4.channel.k8s.io"])
+async def test_exec_gives_streams_and_exit_status(server: Server, protocol: str) -> None:
+    offer = ("v3.channel.k8s.io", protocol)
+    async with server.exec("sh", "-c", "echo out; echo err >&2; exit 7", protocols=offer) as socket:
+        assert socket.subprotocol == protocol
+        channels, status = await read(socket)
+    assert channels == {1: b"out\n", 2: b"err\n"}
+    assert (status["status"], status["reason"]) == ("Failure", "NonZeroExitCode")
+    assert status["details"]["causes"] == [{"reason": "ExitCode", "message": "7"}]
+
+
+async def test_closing_the_input_channel_ends_the_input(server: Server) -> None:
+    async with server.exec("cat", stdin="1") as socket:
+        await socket.send_message(b"\x00one ")
+        await socket.send_message(b"\x00two")
+        await socket.send_message(b"\xff\x00")
+        await socket.send_message(b"\x00late")
+        channels, status = await read(socket)
+    assert (channels, status["status"]) == ({1: b"one two"}, "Success")
+
+
+async def test_resize_reaches_the_process_and_nonsense_does_not(server: Server) -> None:
+    async with server.exec("cat", stdin="1") as socket:
+        for message in (b"", b"\x04{", b'\x04{"Width":-1,"Height":5}', b"\x09x", b'\x04{"Width":80,"Height":24}'):
+            await socket.send_message(message)
+        while not server.pods.sessions:
+            await socket.get_message()
+        await server.pods.sessions[0].resized.wait()
+    assert server.pods.sessions[0].sizes == [(24, 80)]
+
+
+async def test_a_client_that_leaves_ends_its_process(server: Server) -> None:
+    async with server.exec("sleep", "1000") as socket:
+        await socket.get_message()
+    with trio.fail_after(5):
+        await server.pods.over.wait()
+    assert server.pods.sessions[0].process.returncode == -9
+
+
+async def test_exec_that_cannot_begin_is_answered_as_http(server: Server) -> None:
+    headers = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    }
+
+    async def refusal(pod: str, query: str, protocol: str = "v5.channel.k8s.io") -> tuple[int, str]:
+        async with server.client(server.ca) as client:
+            url = f"{PODS}/{pod}/exec?{query}"
+            answer = await client.get(url, headers=headers | {"Sec-WebSocket-Protocol": protocol})
+        assert answer.json()["code"] == answer.status_code
+        return answer.status_code, answer.json()["message"]
+
+    assert await refusal("none", "command=true&stdout=1") == (404, 'pods "none" not found')
+    assert "subprotocol" in (await refusal("web-0", "command=true&stdout=1", "v3.channel.k8s.io"))[1]
+    assert "at least 1 command" in (await refusal("web-0", "stdout=1"))[1]
+    assert (await refusal("web-0", "command=true&stdout=1&tty=maybe"))[0] == 400
+    async with server.client(None) as client:
+        answer = await client.get(f"{PODS}/web-0/exec?command=true&stdout=1", headers=headers)
+    assert (answer.status_code, answer.json()["reason"]) == (401, "Unauthorized")
+
+
+@pytest.mark.parametrize("listen", ["", "6443", "host:", "host:x", "host:70000"])
+def test_a_bad_address_is_named(listen: str) -> None:
+    with pytest.raises(ConfigError, match="must be host:port"):
+        parse_listen(listen)
+
+
+def test_addresses() -> None:
+    assert parse_listen("[::1]:6443") == ("::1", 6443)
+    assert parse_listen("127.0.0.1:0") == ("127.0.0.1", 0)
