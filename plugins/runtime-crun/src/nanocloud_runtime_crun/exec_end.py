@@ -1,8 +1,9 @@
 """End an exec session's processes, with everything they have started.
 
-``crun exec`` is the process's parent and reaps it. So it is stopped first: from then on no process number can be
-reused under our hands. Then everything below it is killed, and all that shares the process's session, round by round
-until a round finds nothing new. Processes that left the session on purpose (daemons) are the container's own affair.
+``crun exec`` is the process's parent and reaps it. So it is stopped first: from then on it starts nothing more and no
+process number can be reused under our hands. Then everything below it is killed, and all that shares a session with
+that, round by round until a round finds nothing new; crun itself goes last. Processes that left the session on purpose
+(daemons) are the container's own affair.
 """
 
 from __future__ import annotations
@@ -30,31 +31,26 @@ if TYPE_CHECKING:
     from nanocloud_runtime_crun.host import Host
     from nanocloud_runtime_crun.record import Folder
 
-_CRUN_SECONDS = 5.0
-
 
 async def end(host: Host, container: str, crun: Process) -> None:
     """Kill the session of ``crun``; returns when ``crun`` has ended."""
     await trio.to_thread.run_sync(_kill, host, container, crun)
-    with trio.move_on_after(_CRUN_SECONDS):
-        await wait_gone(crun)
-    send_signal(crun, signal.SIGKILL)
     await wait_gone(crun)
 
 
 def _kill(host: Host, container: str, crun: Process) -> None:
     if not send_signal(crun, signal.SIGSTOP):
         return
-    own = read_stat(crun.pid)
-    below = descendants([crun.pid])
-    stats = [stat for pid in below if (stat := read_stat(pid))]
-    # crun is in the server's session; what it has executed is in one of its own.
-    sessions = {stat.session for stat in stats} - {own.session if own else 0, 0}
+    while (own := read_stat(crun.pid)) and own.state not in "TtZX":
+        os.sched_yield()  # on another processor it finishes the system call it is in: microseconds
     killed: set[Process] = set()
+    below = descendants([crun.pid])
+    # crun is in the server's session; what it executes begins one of its own.
+    sessions = {stat.session for pid in below if (stat := read_stat(pid))} - {own.session if own else 0, 0}
     while kill_all(below, killed):
         mates = {pid for pid in host.cgroups.members(container) if (s := read_stat(pid)) and s.session in sessions}
         below = descendants([crun.pid]) | mates
-    send_signal(crun, signal.SIGCONT)
+    send_signal(crun, signal.SIGKILL)
 
 
 async def end_sessions(host: Host, folder: Folder) -> None:

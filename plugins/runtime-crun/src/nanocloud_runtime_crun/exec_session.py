@@ -28,7 +28,7 @@ from nanocloud_runtime_crun import spec as oci
 from nanocloud_runtime_crun._spawn import spawn
 from nanocloud_runtime_crun._threads import run_in_own_thread
 from nanocloud_runtime_crun.exec_end import end
-from nanocloud_runtime_crun.exec_streams import Console, Output, TerminalInput
+from nanocloud_runtime_crun.exec_streams import Console, TerminalInput, TerminalOutput
 from nanocloud_runtime_crun.processes import identify
 from nanocloud_runtime_crun.trees import remove_tree
 from nanocloud_runtime_crun.users import User
@@ -67,19 +67,11 @@ class CrunSession(ExecSession):
             fcntl.ioctl(self._terminal, termios.TIOCSWINSZ, size)
 
     async def wait(self) -> int:
-        code, _ = await self._ended()
-        return code
-
-    async def reason(self) -> bytes:
-        """What to tell after the process's last byte: why nothing was executed, else nothing."""
-        _, reason = await self._ended()
-        return reason
-
-    async def _ended(self) -> tuple[int, bytes]:
         assert self.child is not None
         code = await self.child.wait()
+        # crun says on standard error why it executed nothing, but ends with 1 for every reason.
         failure = failures.explain(self.complaint()) if code else None
-        return (failure.code, f"{failure.message}\n".encode()) if failure else (code, b"")
+        return failure.code if failure else code
 
     def complaint(self) -> str:
         """crun's last words: its log has one JSON object a line."""
@@ -100,15 +92,15 @@ class CrunSession(ExecSession):
             ours, given[number] = os.pipe2(os.O_CLOEXEC)
             theirs.callback(os.close, given[number])
             if number == 1:
-                self.stdout = Output(ours)
+                self.stdout = trio.lowlevel.FdStream(ours)
             else:
-                self.stderr = Output(ours, epilogue=self.reason)
+                self.stderr = trio.lowlevel.FdStream(ours)
         return given
 
     def use_terminal(self, master: int, *, stdin: bool) -> None:
         self._terminal = master
         self.stdin = TerminalInput(os.dup(master)) if stdin else None
-        self.stdout = Output(os.dup(master), epilogue=self.reason)
+        self.stdout = TerminalOutput(os.dup(master))
 
     async def close(self) -> None:
         """Let go of the streams; no byte is sent any more."""

@@ -13,28 +13,22 @@ import trio
 from nanocloud.errors import ProviderError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
 _END_OF_TRANSMISSION = b"\x04"
 
 
-class Output(trio.abc.ReceiveStream):
-    """What the process writes; ``epilogue`` may add something after its last byte."""
+class TerminalOutput(trio.abc.ReceiveStream):
+    """What a terminal shows; its end is where nobody holds the other side any more, which the kernel calls EIO."""
 
-    def __init__(self, fd: int, *, epilogue: Callable[[], Awaitable[bytes]] | None = None) -> None:
+    def __init__(self, fd: int) -> None:
         self._stream = trio.lowlevel.FdStream(fd)
-        self._epilogue = epilogue
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         try:
-            data = await self._stream.receive_some(max_bytes)
+            return bytes(await self._stream.receive_some(max_bytes))
         except trio.BrokenResourceError:
-            data = b""  # a terminal whose other end nobody holds any more says EIO, not end of file
-        if data or self._epilogue is None:
-            return bytes(data)
-        epilogue, self._epilogue = self._epilogue, None
-        return await epilogue()
+            return b""
 
     async def aclose(self) -> None:
         await self._stream.aclose()

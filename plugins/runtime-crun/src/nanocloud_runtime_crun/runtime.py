@@ -69,7 +69,7 @@ class CrunRuntime(RuntimeProvider, Removable):
 
     @property
     def name(self) -> str:
-        return "crun"
+        return "runtime-crun"
 
     @property
     def _host(self) -> Host:
