@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
 import re
 import shutil
 import ssl
+import struct
 import subprocess
+import termios
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -52,15 +56,18 @@ class CertificateUsers:
 class ScriptedSession(ExecSession):
     """A host process stands for the container's."""
 
-    def __init__(self, process: trio.Process) -> None:
-        self._process = process
+    def __init__(self, process: trio.Process, terminal: int | None) -> None:
+        self._process, self._terminal = process, terminal
         self.stdin, self.stderr = process.stdin, process.stderr
-        assert process.stdout is not None
-        self.stdout = process.stdout
-        self.sizes: list[tuple[int, int]] = []
+        if terminal is not None:
+            self.stdin = self.stdout = trio.lowlevel.FdStream(terminal)
+        else:
+            assert process.stdout is not None
+            self.stdout = process.stdout
 
     async def resize(self, *, rows: int, columns: int) -> None:
-        self.sizes.append((rows, columns))
+        assert self._terminal is not None
+        fcntl.ioctl(self._terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     async def wait(self) -> int:
         return await self._process.wait()
@@ -90,12 +97,19 @@ class ScriptedPods:
 
     @asynccontextmanager
     async def exec(self, namespace: str, pod: str, container: str | None, spec: ExecSpec) -> AsyncIterator[ExecSession]:
-        stdin = subprocess.PIPE if spec.stdin else subprocess.DEVNULL
-        process = await trio.lowlevel.open_process(
-            list(spec.argv), stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
+        if spec.terminal:
+            terminal, inner = pty.openpty()
+            process = await trio.lowlevel.open_process(
+                list(spec.argv), stdin=inner, stdout=inner, stderr=inner, start_new_session=True
+            )
+            os.close(inner)
+        else:
+            terminal, stdin = None, subprocess.PIPE if spec.stdin else subprocess.DEVNULL
+            process = await trio.lowlevel.open_process(
+                list(spec.argv), stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            )
         try:
-            yield ScriptedSession(process)
+            yield ScriptedSession(process, terminal)
         finally:
             if process.returncode is None:
                 process.kill()
@@ -330,6 +344,30 @@ async def test_exec_passes_input_and_its_end(cluster: Cluster) -> None:
         done = await trio.run_process(command, stdin=data, capture_stdout=True, env=cluster.environment)
         expected = await trio.run_process(["sha256sum"], stdin=data, capture_stdout=True)
     assert done.stdout == expected.stdout
+
+
+async def test_exec_with_a_terminal_passes_keys_and_size(cluster: Cluster) -> None:
+    await running_pod(cluster.store)
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 77, 0, 0))
+    # The size arrives beside the keys, so the shell waits for it.
+    script = 'until [ "$(stty size)" = "33 77" ]; do sleep 0.01; done; read line; echo "got $line"; exit 5'
+    command = [cluster.binary, "exec", "-it", "web-0", "--", "sh", "-c", script]
+    process = await trio.lowlevel.open_process(
+        command, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, env=cluster.environment
+    )
+    os.close(theirs)
+    assert process.stderr is not None
+    async with trio.lowlevel.FdStream(ours) as terminal:
+        await terminal.send_all(b"hello\r")
+        seen, errors = b"", b""
+        with trio.fail_after(30):
+            while b"got hello" not in seen:
+                seen += await terminal.receive_some()
+            assert await process.wait() == 5
+            while piece := await process.stderr.receive_some():
+                errors += piece
+    assert b"exit code 5" in errors
 
 
 async def test_create_edit_and_list_small_kinds(cluster: Cluster) -> None:
