@@ -186,6 +186,12 @@ async def test_a_cycle_is_broken_by_a_given_value() -> None:
     assert values(await resolve_label(settings, {"b": "1"})) == {"a": "<1>", "b": "1"}
 
 
+async def test_a_value_given_earlier_still_breaks_the_cycle() -> None:
+    for settings in ({"a": ["*b", "<$b>"], "b": ["*a", "[$a]"]}, {"b": ["!if b=1 x y"], "a": ["1"]}):
+        first = await resolve_label(settings, {"b": "1"})
+        assert values(await resolve_label(settings, previous=first)) == values(first)
+
+
 async def test_all_bad_options_are_reported_at_once() -> None:
     error = await refusal({"a=1": [], "port_1": [], "c": []}, {"a": "2", "port_1": "x", "nope": "y"})
     assert [cause.field for cause in error.causes] == ["spec.options.a", "spec.options.nope", "spec.options.port_1"]
@@ -292,10 +298,10 @@ async def test_a_kept_choice_that_the_image_no_longer_offers_is_an_error() -> No
 # Properties
 
 NAMES = ("a", "b", "c", "d")
-WORDS = [f"*{n}" for n in NAMES] + ["*a=1", "*b=2"]
-DEFAULTS = ["1", "2", "!rand 8 hex", "!if a=1 x y", "!echo $a $b", "$a-$b", "x$c"]
+WORDS = [f"*{n}" for n in NAMES] + ["*a=1", "*b=2", "*a_port", "*b_port"]
+DEFAULTS = ["1", "2", "!rand 8 hex", "!if a=1 x y", "!echo $a $b", "$a-$b", "x$c", "$a_port"]
 FREE = st.tuples(st.lists(st.sampled_from(WORDS), max_size=2, unique=True), st.sampled_from(DEFAULTS))
-CHOICES = st.lists(st.sampled_from(["1", "2"]), min_size=1, max_size=2, unique=True)
+CHOICES = st.lists(st.sampled_from(["1", "2", "&mariadb"]), min_size=1, max_size=2, unique=True)
 
 
 @st.composite
@@ -322,7 +328,7 @@ def cases(draw: st.DrawFn) -> tuple[dict[str, list[str]], dict[str, str]]:
 
 def solved(settings: Settings, given: dict[str, str], previous: Resolution | None = None) -> Resolution | str:
     async def run() -> Resolution:
-        return await resolve_label(settings, given, previous=previous)
+        return await resolve_label(settings, given, previous=previous, targets=[await target()])
 
     try:
         return trio.run(run)

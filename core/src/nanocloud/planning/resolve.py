@@ -119,7 +119,7 @@ class _State:
         kept = self.kept.get(name)
         if kept and not kept.source.startswith(IMPORT):
             if kept.value in option.choices:
-                self._put(name, kept.value, _kept_source(kept), secret=kept.secret)
+                self._keep(name)
             else:
                 shown = self._shown(name, kept.value)
                 self._problem(
@@ -145,8 +145,12 @@ class _State:
     async def decide(self, expand: Expand) -> None:
         pending = [name for name in self.contract.options if not self._decided(name)]
         while pending:
-            waiting = [name for name in pending if not await self._try(self.contract.options[name], expand)]
-            if len(waiting) == len(pending):
+            waiting = [
+                name
+                for name in pending
+                if not self._decided(name) and not await self._try(self.contract.options[name], expand)
+            ]
+            if len(waiting) == len(pending) and not self._settle_one(waiting):
                 self._report_cycle(waiting)
                 return
             pending = waiting
@@ -164,17 +168,34 @@ class _State:
                 self._fall_away(setting, requirement)
                 return True
         references = setting.default.references if setting.default else frozenset()
+        if self._given_before(name):
+            self._keep(name)
+            return True
         if not all(self._ready(reference) for reference in sorted(references)):
             return False
         if (kept := self.kept.get(name)) and self._still_good(kept, references):
-            self._put(
-                name, kept.value, _kept_source(kept), secret=kept.secret or self._made_of_secrets(setting.default)
-            )
+            self._keep(name)
         elif setting.default:
             await self._apply_default(name, setting.default, expand)
         else:
             self._miss(option)
         return True
+
+    def _settle_one(self, waiting: list[str]) -> bool:
+        """A value given earlier breaks a cycle, as it did then; whether its requirements hold is checked at the end."""
+        name = next((name for name in waiting if self._given_before(name)), None)
+        if name is not None:
+            self._keep(name)
+        return name is not None
+
+    def _given_before(self, name: str) -> bool:
+        return name in self.kept and self.kept[name].source in (GIVEN, PROFILE)
+
+    def _keep(self, name: str) -> None:
+        kept, setting = self.kept[name], self.contract.options[name].free
+        made_of_secrets = not self._given_before(name) and self._made_of_secrets(setting.default if setting else None)
+        source = PROFILE if kept.source == GIVEN else kept.source
+        self._put(name, kept.value, source, secret=kept.secret or made_of_secrets)
 
     def _decided(self, name: str) -> bool:
         return name in self.values or name in self.absent
@@ -219,8 +240,6 @@ class _State:
             raise UnavailableError(f"service {bundle} is not installed in {self.request.namespace} yet") from None
 
     def _still_good(self, kept: ResolvedOption, references: frozenset[str]) -> bool:
-        if kept.source in (GIVEN, PROFILE):
-            return True
         if kept.source != DEFAULT and not kept.source.startswith(MACRO):
             return False
         return all(self._value(name) == _value(self.kept.get(name)) for name in references)
@@ -364,10 +383,6 @@ class _State:
 
 def _value(option: ResolvedOption | None) -> str | None:
     return option.value if option else None
-
-
-def _kept_source(kept: ResolvedOption) -> str:
-    return PROFILE if kept.source == GIVEN else kept.source
 
 
 def _field(name: str) -> str:
