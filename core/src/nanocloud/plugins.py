@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from enum import Enum
-from importlib.metadata import EntryPoint, entry_points, version
+from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
@@ -102,6 +102,7 @@ class PluginHost:
         self._manager = pluggy.PluginManager("nanocloud")
         self._manager.add_hookspecs(hookspecs)
         self._infos: dict[str, PluginInfo] = {}
+        self._tables: dict[tuple[str, type | None], tuple[dict[str, Any], dict[str, Offer]]] = {}
         if builtin is not None:
             self._adopt("core", builtin, "nanocloud", __version__)
         found = entry_points(group=GROUP) if installed is None else installed
@@ -117,7 +118,10 @@ class PluginHost:
         info = PluginInfo(name=name, distribution=distributions, version=_version(candidates[0]))
         if disabled:
             self._infos[name] = attrs.evolve(info, state=PluginState.DISABLED, reason="disabled by the configuration")
-        elif len(candidates) > 1 or name in self._infos:
+        elif name in self._infos:
+            reason = f"the name {name!r} is taken by {self._infos[name].distribution}"
+            self._infos[f"{name} of {distributions}"] = attrs.evolve(info, state=PluginState.DUPLICATE, reason=reason)
+        elif len(candidates) > 1:
             # Which of them is meant cannot be known, and running the wrong one as root is no small matter.
             reason = f"the name {name!r} is offered by {distributions}: uninstall all but one"
             self._infos[name] = attrs.evolve(info, state=PluginState.DUPLICATE, reason=reason)
@@ -139,10 +143,9 @@ class PluginHost:
             return
         try:
             self._manager.register(module, name=name)
-            hooks = [caller.name for caller in self._manager.get_hookcallers(module) or ()]
-            unknown = sorted(hook for hook in hooks if not hasattr(hookspecs, hook))
-            if unknown:
-                raise PluginError(f"implements unknown hooks: {', '.join(unknown)}")
+            callers = self._manager.get_hookcallers(module) or []
+            _check_hooks(callers, module)
+            hooks = [caller.name for caller in callers if caller.has_spec()]
         except Exception as exc:
             if self._manager.has_plugin(name):
                 self._manager.unregister(name=name)
@@ -166,17 +169,23 @@ class PluginHost:
                 yield Offer(value, name, info.distribution)
 
     def named(self, hook: str, contract: type | None = None, **arguments: Any) -> dict[str, Offer]:
-        """The offers of ``hook`` by their ``name``.
+        """The offers of ``hook`` by their ``name``; asked again with the same arguments, the same offers.
 
         Raises:
             PluginConflictError: two offers have one name.
         """
-        table: dict[str, Offer] = {}
+        asked, table = self._tables.get((hook, contract), ({}, {}))
+        if asked == arguments and asked:
+            return dict(table)
+        table = {}
         for offer in self.call(hook, **arguments):
             if contract is not None and not isinstance(offer.value, contract):
                 self._blame(offer.plugin, f"{hook} gave {type(offer.value).__name__}, which is no {contract.__name__}")
                 continue
-            name = offer.value.name
+            name = getattr(offer.value, "name", None)
+            if not isinstance(name, str) or not name:
+                self._blame(offer.plugin, f"{hook} gave {type(offer.value).__name__}, which has no name")
+                continue
             if name in table:
                 both = f"{table[name].distribution} and {offer.distribution}"
                 raise PluginConflictError(
@@ -184,7 +193,8 @@ class PluginHost:
                     hint="disable one in node.disable_plugins or uninstall it",
                 )
             table[name] = offer
-        return table
+        self._tables[hook, contract] = arguments, table
+        return dict(table)
 
     def _blame(self, plugin: str, reason: str) -> None:
         self._infos[plugin] = attrs.evolve(self._infos[plugin], state=PluginState.BROKEN, reason=reason)
@@ -236,6 +246,21 @@ class PluginHost:
         return f" [{listed}]" if listed else ""
 
 
+def _check_hooks(callers: Sequence[pluggy.HookCaller], module: ModuleType) -> None:
+    """Raises PluginError: a hook that this node does not have, or an implementation of a kind that is never called."""
+    unknown = []
+    for caller in callers:
+        for implementation in caller.get_hookimpls():
+            if implementation.plugin is not module:
+                continue
+            if implementation.hookwrapper or implementation.wrapper:
+                raise PluginError(f"wraps the hook {caller.name}: hooks are implemented, never wrapped")
+            if not caller.has_spec() and not implementation.optionalhook:
+                unknown.append(caller.name)
+    if unknown:
+        raise PluginError(f"implements unknown hooks: {', '.join(sorted(unknown))}")
+
+
 def _by_name(found: Iterable[EntryPoint]) -> dict[str, list[EntryPoint]]:
     """Entry points by name; one distribution seen twice on the path counts once."""
     table: dict[str, dict[tuple[str, str], EntryPoint]] = defaultdict(dict)
@@ -245,8 +270,9 @@ def _by_name(found: Iterable[EntryPoint]) -> dict[str, list[EntryPoint]]:
 
 
 def _distribution(entry: EntryPoint) -> str:
-    return entry.dist.name if entry.dist is not None else "unknown"
+    """Of the entry point; metadata that an interrupted installation left behind may say nothing."""
+    return (entry.dist.name if entry.dist is not None else None) or "unknown"
 
 
 def _version(entry: EntryPoint) -> str:
-    return entry.dist.version if entry.dist is not None else version("nanocloud")
+    return (entry.dist.version if entry.dist is not None else None) or "unknown"
