@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from nanocloud.concurrency import gather
+from nanocloud.concurrency import first_error, gather
 from nanocloud.errors import ImageError, NotFoundError
 from nanocloud.providers.image import Digest, Image, ImageProvider, UnpackedImage
 from nanocloud_dockyard import services
@@ -64,11 +64,14 @@ class Dockyard(ImageProvider):
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
         await trio.to_thread.run_sync(self._store.prepare)
-        async with AsyncExitStack() as self._open, trio.open_nursery() as nursery:
-            self._work: SharedWork[None] = SharedWork(nursery)
-            self._transport: Transport | None = None
-            yield
-            nursery.cancel_scope.cancel()
+        try:
+            async with AsyncExitStack() as self._open, trio.open_nursery() as nursery:
+                self._work: SharedWork[None] = SharedWork(nursery)
+                self._transport: Transport | None = None
+                yield
+                nursery.cancel_scope.cancel()
+        except BaseExceptionGroup as group:  # the nursery's wrapping of what the body raised
+            raise first_error(group) from None
 
     async def catalog(self) -> Sequence[CatalogEntry]:
         return await trio.to_thread.run_sync(services.entries, self._store.layout, self._config.registry)

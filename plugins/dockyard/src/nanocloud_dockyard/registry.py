@@ -20,7 +20,7 @@ from nanocloud.errors import ImageError, NotFoundError
 from nanocloud_dockyard.limits import MAX_MANIFEST_BYTES
 from nanocloud_dockyard.media import ACCEPT, Descriptor
 from nanocloud_dockyard.source import Document, Source, check_digest
-from nanocloud_dockyard.transport import Endpoint, TransientError, Transport, read_body
+from nanocloud_dockyard.transport import Endpoint, TransientError, Transport, body, read_body
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -166,14 +166,15 @@ class RegistrySource(Source):
         headers = {"Range": f"bytes={at}-"} if at else {}
         async with self._get(endpoint, f"blobs/{descriptor.digest}", headers) as response:
             skip = at - _start(response, descriptor, at)
-            async for chunk in response.aiter_raw():
-                fresh = chunk[skip:]
-                skip = max(0, skip - len(chunk))
-                at += len(fresh)
-                if at > descriptor.size_bytes:
-                    raise _wrong_size(descriptor, "more")
-                if fresh:
-                    yield fresh
+            async with body(response) as chunks:
+                async for chunk in chunks:
+                    fresh = chunk[skip:]
+                    skip = max(0, skip - len(chunk))
+                    at += len(fresh)
+                    if at > descriptor.size_bytes:
+                        raise _wrong_size(descriptor, "more")
+                    if fresh:
+                        yield fresh
 
 
 def _start(response: httpx2.Response, descriptor: Descriptor, wanted: int) -> int:

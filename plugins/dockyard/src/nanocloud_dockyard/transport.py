@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ssl
 import time
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -220,15 +220,30 @@ class Transport:
         return _Token(f"Bearer {token}", time.monotonic() + max(seconds, 60.0) - _TOKEN_SLACK_SECONDS)
 
 
+@asynccontextmanager
+async def body(response: httpx2.Response) -> AsyncIterator[AsyncIterator[bytes]]:
+    """The bytes as they arrive; the response is closed where the body is left."""
+    pieces = response.aiter_raw()
+    try:
+        yield pieces
+    finally:
+        await response.aclose()
+        # The library's generators inside ``pieces`` end only by reading on from what is closed now.
+        with suppress(StopAsyncIteration, httpx2.TransportError, httpx2.StreamError):
+            await anext(pieces)
+        await pieces.aclose()
+
+
 async def read_body(response: httpx2.Response, most: int, what: str) -> bytes:
     """All of a body that must be small."""
-    pieces, size = [], 0
-    async for piece in response.aiter_raw():
-        size += len(piece)
-        if size > most:
-            raise ImageError(f"{what} is over {most} bytes")
-        pieces.append(piece)
-    return b"".join(pieces)
+    kept, size = [], 0
+    async with body(response) as pieces:
+        async for piece in pieces:
+            size += len(piece)
+            if size > most:
+                raise ImageError(f"{what} is over {most} bytes")
+            kept.append(piece)
+    return b"".join(kept)
 
 
 def _token_fields(answer: Any) -> tuple[str, float]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import trio
 
-from nanocloud.concurrency import gather
+from nanocloud.concurrency import first_error, gather
 from nanocloud.errors import ImageError
 from nanocloud_dockyard.store import LayerRecord
 
@@ -67,9 +67,7 @@ async def unpack(job: UnpackJob, content: int | AsyncIterator[bytes], progress: 
         env={},
     )
     try:
-        _, answer, trace = await gather(
-            lambda: _feed(process, content), lambda: _answer(process, progress), lambda: _trace(process)
-        )
+        answer, trace = await _converse(process, content, progress)
         await process.wait()
     finally:
         if process.returncode is None:
@@ -77,6 +75,20 @@ async def unpack(job: UnpackJob, content: int | AsyncIterator[bytes], progress: 
             with trio.CancelScope(shield=True):  # the kernel ends it at once; the folder must be ours again
                 await process.wait()
     return _record(job, answer, trace, process.returncode)
+
+
+async def _converse(
+    process: trio.Process, content: int | AsyncIterator[bytes], progress: Callable[[int], None]
+) -> tuple[Any, bytes]:
+    """Feed the child until it has answered or died; a source that stalls must not hide either."""
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_feed, process, content)
+            answer, trace = await gather(lambda: _answer(process, progress), lambda: _trace(process))
+            nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        raise first_error(group) from None
+    return answer, trace
 
 
 async def _feed(process: trio.Process, content: int | AsyncIterator[bytes]) -> None:
