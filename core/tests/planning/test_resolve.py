@@ -213,6 +213,12 @@ async def test_a_default_cannot_grow_without_bound() -> None:
     assert error.causes[0].message == "is longer than 32768 characters when its options are put in"
 
 
+async def test_many_large_values_are_refused_together() -> None:
+    error = await refusal({"a": ["x" * 4000]} | {f"b{n}": ["*a", "$a" * 8] for n in range(40)})
+    assert error.causes[0].field == "spec.options.b0"
+    assert "the limit is 1048576" in error.causes[0].message
+
+
 # Services
 
 

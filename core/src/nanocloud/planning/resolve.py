@@ -40,6 +40,9 @@ from nanocloud.providers.macro import MacroContext
 if TYPE_CHECKING:
     from nanocloud.planning.workload import Target
 
+MAX_TOTAL_LENGTH = 1024 * 1024
+"""Of all names and values: they become one pod, one Secret and one profile, and the kernel bounds an environment."""
+
 _REQUIRED, _UNSUPPORTED, _FORBIDDEN = "FieldValueRequired", "FieldValueNotSupported", "FieldValueForbidden"
 
 
@@ -73,6 +76,7 @@ async def resolve(request: ResolveRequest, *, expand: Expand) -> Resolution:
     await state.decide(expand)
     state.check_requirements()
     state.check_imports()
+    state.check_size()
     state.raise_problems()
     return Resolution(options=dict(sorted(state.values.items())), services=state.services)
 
@@ -323,6 +327,13 @@ class _State:
                 self._problem(name, f"{ours} conflicts with the profile of {bundle}, which has {theirs}")
             elif isinstance(found, str) and name not in self.contract.options:
                 self._problem(name, f"{bundle}, selected by {source.option}, {found}", _FORBIDDEN)
+
+    def check_size(self) -> None:
+        total = sum(len(name) + len(option.value) for name, option in self.values.items())
+        if total > MAX_TOTAL_LENGTH:
+            largest = max(self.values, key=lambda name: len(self.values[name].value))
+            why = f"all options together have {total} characters; the limit is {MAX_TOTAL_LENGTH}"
+            self._problem(largest, f"{why}, and this is the largest", "FieldValueTooLong")
 
     def raise_problems(self) -> None:
         if self.problems:
