@@ -78,6 +78,8 @@ async def test_create_refuses_what_does_not_fit_the_path(client: httpx2.AsyncCli
         (b'{"metadata":{"name":"a"},"data":{"../x":"1"}}', "application/json", 422, "Invalid"),
         (b"k8s\x00\xff\xff", "application/vnd.kubernetes.protobuf", 400, "BadRequest"),
         (b"a: &x 1\nb: *x", "application/yaml", 400, "BadRequest"),
+        (b"metadata: {name: a, generation: 99999999999999999999}", "application/yaml", 400, "BadRequest"),
+        (b"a: 1\n---\nb: 2", "application/yaml", 400, "BadRequest"),
         (b" " * (3 * 1024 * 1024 + 1), "application/json", 413, "RequestEntityTooLarge"),
     ],
 )

@@ -24,7 +24,7 @@ from nanocloud.apiserver.app import build_app
 from nanocloud.apiserver.auth import MASTERS, User
 from nanocloud.apiserver.context import ApiContext
 from nanocloud.apiserver.server import parse_listen, serve
-from nanocloud.errors import ConfigError, NotFoundError
+from nanocloud.errors import ConfigError, NotFoundError, ProviderError
 from nanocloud.objects import ObjectStore
 from nanocloud.providers.runtime import ExecSession, ExecSpec
 
@@ -49,6 +49,8 @@ class HostSession(ExecSession):
         self.resized = trio.Event()
 
     async def resize(self, *, rows: int, columns: int) -> None:
+        if rows == 666:
+            raise ProviderError("the terminal is gone")
         self.sizes.append((rows, columns))
         self.resized.set()
 
@@ -223,6 +225,13 @@ async def test_resize_reaches_the_process_and_nonsense_does_not(server: Server) 
             await socket.get_message()
         await server.pods.sessions[0].resized.wait()
     assert server.pods.sessions[0].sizes == [(24, 80)]
+
+
+async def test_a_failure_on_the_way_is_told_as_status(server: Server) -> None:
+    async with server.exec("cat", stdin="1") as socket:
+        await socket.send_message(b'\x04{"Width":80,"Height":666}')
+        channels, status = await read(socket)
+    assert (channels, status["message"]) == ({1: b""}, "the terminal is gone")
 
 
 async def test_a_client_that_leaves_ends_its_process(server: Server) -> None:

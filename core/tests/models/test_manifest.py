@@ -40,6 +40,8 @@ def test_plain_words_keep_their_meaning(text: str, value: Any) -> None:
         ("1: 2", "must be text"),
         ("a: [", "line"),
         ("a: !!python/name:os.system x", "tag"),
+        ("a: !!binary aGk=", "tag"),
+        ("a: !!timestamp 2026-01-01", "tag"),
         ("[" * 101, "deeper than 100"),
     ],
 )
@@ -51,6 +53,13 @@ def test_what_is_refused_and_where(text: str, problem: str) -> None:
 
 def test_documents() -> None:
     assert load_yaml("---\na: 1\n---\n# nothing\n---\nb: 2\n") == [{"a": 1}, {"b": 2}]
+
+
+def test_shared_parts_are_written_out() -> None:
+    shared = {"x": "1"}
+    text = dump_yaml({"a": shared, "b": shared})
+    assert "&" not in text
+    assert load_yaml(text) == [{"a": shared, "b": shared}]
 
 
 @given(st.dictionaries(st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1), SCALARS))

@@ -21,6 +21,7 @@ from nanocloud.apiserver.paths import Target, resolve
 from nanocloud.apiserver.pods import LogStream
 from nanocloud.apiserver.status import MethodNotAllowedError, error_response
 from nanocloud.apiserver.watches import WatchStream
+from nanocloud.concurrency import unwrapped
 from nanocloud.errors import BadRequestError, NanocloudError, NotFoundError
 
 if TYPE_CHECKING:
@@ -201,7 +202,8 @@ class _Named:
             await send(message)
 
         try:
-            await self._stream(scope, receive, watched_send)
+            with unwrapped():
+                await self._stream(scope, receive, watched_send)
         except NanocloudError as exc:
             if has_started:
                 raise

@@ -72,11 +72,9 @@ async def read_object(request: Request) -> dict[str, Any]:
 def parse_json(body: bytes) -> Any:
     try:
         value = orjson.loads(body)
-        orjson.dumps(value)  # refuses what is nested so deep that later recursion would hurt
     except orjson.JSONDecodeError as exc:
         raise BadRequestError(f"the object provided is no valid JSON: {exc}") from exc
-    except orjson.JSONEncodeError as exc:
-        raise BadRequestError("the object provided is nested too deep: at most 250 levels") from exc
+    _check_storable(value)
     return value
 
 
@@ -84,8 +82,18 @@ def parse_yaml(body: bytes) -> Any:
     documents = load_yaml(body)
     if len(documents) != 1:
         raise BadRequestError(f"the body has {len(documents)} YAML documents; exactly one is expected")
-    parse_json(orjson.dumps(documents[0]))
+    _check_storable(documents[0])
     return documents[0]
+
+
+def _check_storable(value: Any) -> None:
+    """Refuses what is nested so deep that later recursion would hurt, and numbers that JSON readers would change."""
+    try:
+        orjson.dumps(value)
+    except orjson.JSONEncodeError as exc:
+        raise BadRequestError(
+            f"the object provided cannot be stored: {exc}; at most 250 levels and 64-bit numbers"
+        ) from exc
 
 
 def as_object(value: Any) -> dict[str, Any]:

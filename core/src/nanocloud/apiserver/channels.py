@@ -17,6 +17,7 @@ from starlette.websockets import WebSocket
 from nanocloud.apiserver.negotiation import flag
 from nanocloud.apiserver.pods import MAX_ARGUMENTS, access_of
 from nanocloud.apiserver.status import error_response
+from nanocloud.concurrency import unwrapped
 from nanocloud.errors import BadRequestError, NanocloudError
 from nanocloud.providers.runtime import ExecSpec
 
@@ -69,9 +70,10 @@ async def serve_exec(context: ApiContext, socket: WebSocket, target: Target) -> 
         if chosen is None:
             raise BadRequestError(f"no WebSocket subprotocol in common: offered {offered}, served {V5}, {V4}")
         running = access_of(context).exec(target.where, target.name or "", request.container, request.spec)
-        async with running as session:
-            await socket.accept(subprotocol=chosen)
-            await _Exchange(socket, session, request, is_v5=chosen == V5).run()
+        with unwrapped():
+            async with running as session:
+                await socket.accept(subprotocol=chosen)
+                await _Exchange(socket, session, request, is_v5=chosen == V5).run()
     except NanocloudError as exc:
         if socket.application_state.name == "CONNECTING":
             await socket.send_denial_response(error_response(exc, kind=target.kind, name=target.name or ""))

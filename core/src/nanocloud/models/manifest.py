@@ -33,17 +33,20 @@ class _Loader(yaml.CSafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
+_TAG = "tag:yaml.org,2002:"
+_TAGS = tuple(_TAG + name for name in ("str", "int", "float", "bool", "null", "map", "seq"))
 _NUMBER_STARTS = list("-+.0123456789")
-_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""])
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9][0-9]*)$"), _NUMBER_STARTS)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:0|[1-9][0-9]*)(?:\.[0-9]*(?:[eE][-+]?[0-9]+)?|[eE][-+]?[0-9]+)$"),
-    _NUMBER_STARTS,
-)
+_PLAIN = {
+    "null": (re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""]),
+    "bool": (re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")),
+    "int": (re.compile(r"^[-+]?(?:0|[1-9][0-9]*)$"), _NUMBER_STARTS),
+    "float": (
+        re.compile(r"^[-+]?(?:0|[1-9][0-9]*)(?:\.[0-9]*(?:[eE][-+]?[0-9]+)?|[eE][-+]?[0-9]+)$"),
+        _NUMBER_STARTS,
+    ),
+}
+for _name, (_pattern, _starts) in _PLAIN.items():
+    _Loader.add_implicit_resolver(_TAG + _name, _pattern, _starts)
 
 
 def _problem(at: Any, message: str) -> yaml.MarkedYAMLError:
@@ -62,6 +65,9 @@ def load_yaml(text: str | bytes) -> list[Any]:
         for event in yaml.parse(text, Loader=yaml.CSafeLoader):
             if isinstance(event, yaml.AliasEvent):
                 raise _problem(event, "anchors and aliases are not allowed")
+            tag = getattr(event, "tag", None)
+            if tag not in (None, "!", *_TAGS):
+                raise _problem(event, f"the tag {tag!r} is not allowed")
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > MAX_DEPTH:
                 raise _problem(event, f"deeper than {MAX_DEPTH} levels")
@@ -75,11 +81,18 @@ def load_yaml(text: str | bytes) -> list[Any]:
 
 
 class _Dumper(yaml.CSafeDumper):
-    """Text of several lines is written as a block."""
+    """Text of several lines is written as a block; nothing is written as an alias."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 def _text(dumper: yaml.CSafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+    style = "|" if "\n" in text else None
+    # The dumper quotes what YAML 1.1 would misread; 1.2 reads some other words as numbers.
+    if any(pattern.match(text) for pattern, _ in _PLAIN.values()):
+        style = "'"
+    return dumper.represent_scalar(_TAG + "str", text, style=style)
 
 
 _Dumper.add_representer(str, _text)
