@@ -1,0 +1,47 @@
+"""Runs ``inside_network.py`` in network and mount namespaces of its own: the machine's network is never touched."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
+
+INSIDE = Path(__file__).with_name("inside_network.py")
+TIMEOUT_SECONDS = 300
+CASES = [
+    node.name
+    for node in ast.parse(INSIDE.read_text()).body
+    if isinstance(node, ast.AsyncFunctionDef | ast.FunctionDef) and node.name.startswith("test_")
+]
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What became of each case: empty for a pass, else the report."""
+    folder = tmp_path_factory.mktemp("inside")
+    report = folder / "report.xml"
+    pytest_inside = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(INSIDE)]
+    done = subprocess.run(
+        ["unshare", "--net", "--mount", "--", *pytest_inside, f"--junitxml={report}", f"--basetemp={folder / 'tmp'}"],
+        cwd=INSIDE.parent, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False,
+    )  # fmt: skip
+    if not report.exists():
+        pytest.fail(done.stdout + done.stderr, pytrace=False)
+    found: dict[str, str] = {}
+    for case in ElementTree.parse(report).iter("testcase"):
+        name = case.attrib["name"].split("[")[0]
+        found[name] = found.get(name, "") + "\n".join(child.text or "" for child in case if child.tag != "system-out")
+    return found
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_inside_its_own_network(case: str, outcomes: dict[str, str]) -> None:
+    if report := outcomes.get(case, "it did not run"):
+        pytest.fail(report, pytrace=False)
