@@ -13,12 +13,12 @@ import sys
 from pathlib import Path
 
 import trio
+
+from nanocloud.providers.network import PortMapping, SandboxId, SandboxNetworkSpec
 from nanocloud_cni_bridge import links, netns, rules
 from nanocloud_cni_bridge.config import BridgeConfig
 from nanocloud_cni_bridge.network import BridgeNetwork
 from nanocloud_cni_bridge.records import RecordFolder
-
-from nanocloud.providers.network import PortMapping, SandboxId, SandboxNetworkSpec
 
 POINTS = {
     "pin": (netns, "pin"),

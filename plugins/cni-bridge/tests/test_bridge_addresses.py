@@ -1,4 +1,4 @@
-"""Addresses: sticky by owner, never given twice, taken from the least recently used owner only when the subnet is full."""
+"""Addresses: sticky by owner, never given twice, taken away only when the subnet is full."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nanocloud_cni_bridge.addresses import AddressPool
-from nanocloud_cni_bridge.records import RecordFolder
 
 from nanocloud.errors import ProviderError
+from nanocloud_cni_bridge.addresses import AddressPool
+from nanocloud_cni_bridge.records import RecordFolder
 
 SMALL = IPv4Network("10.9.0.0/29")  # indexes 2 to 6: five addresses
 

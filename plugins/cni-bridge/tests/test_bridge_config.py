@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from nanocloud_cni_bridge.config import BridgeConfig
-from nanocloud_cni_bridge.plugin import nanocloud_network_providers
 
 from nanocloud.config import NodeConfig
 from nanocloud.errors import ConfigError
+from nanocloud_cni_bridge.config import BridgeConfig
+from nanocloud_cni_bridge.plugin import nanocloud_network_providers
 
 
 def read(**table: Any) -> BridgeConfig:

@@ -11,12 +11,12 @@ from pathlib import Path
 import dnslib
 import pytest
 import trio
+
+from nanocloud.errors import ProviderError
 from nanocloud_cni_bridge import dns_server, dns_upstream
 from nanocloud_cni_bridge.dns_server import DnsServer
 from nanocloud_cni_bridge.dns_upstream import Resolvers, Upstream
 from nanocloud_cni_bridge.dns_zone import Zone
-
-from nanocloud.errors import ProviderError
 
 LOOPBACK = IPv4Network("127.0.0.0/8")
 HERE = IPv4Address("127.0.0.1")

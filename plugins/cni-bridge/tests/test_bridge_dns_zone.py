@@ -6,10 +6,10 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 
 import dnslib
 import pytest
-from nanocloud_cni_bridge.dns_message import parse_query, reply
-from nanocloud_cni_bridge.dns_zone import Zone
 
 from nanocloud.errors import InvalidError
+from nanocloud_cni_bridge.dns_message import parse_query, reply
+from nanocloud_cni_bridge.dns_zone import Zone
 
 NETWORKS = (IPv4Network("10.118.0.0/16"), IPv6Network("fd6e:616e:6f63::/64"))
 FOUR, SIX = IPv4Address("10.118.0.7"), IPv6Address("fd6e:616e:6f63::7")

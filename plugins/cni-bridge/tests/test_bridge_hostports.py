@@ -8,11 +8,11 @@ from ipaddress import IPv4Address, ip_address
 from typing import Literal
 
 import pytest
-from nanocloud_cni_bridge.attachment import Attachment
-from nanocloud_cni_bridge.hostports import PortTable, probe, sockets
 
 from nanocloud.errors import PortInUseError, ProviderError
 from nanocloud.providers.network import PortMapping, SandboxId
+from nanocloud_cni_bridge.attachment import Attachment
+from nanocloud_cni_bridge.hostports import PortTable, probe, sockets
 
 
 def mapping(port: int, ip: str | None = None, protocol: Literal["tcp", "udp"] = "tcp") -> PortMapping:
@@ -35,7 +35,7 @@ def sandbox(name: str, *ports: PortMapping) -> Attachment:
         (mapping(80, "192.0.2.1"), mapping(80)),
         (mapping(80, "192.0.2.1"), mapping(80, "192.0.2.1")),
         (mapping(80, "0.0.0.0"), mapping(80, "127.0.0.1")),
-        (mapping(80), mapping(80, "::1")),
+        (mapping(80), mapping(80, "2001:db8::1")),
         (mapping(80, "::"), mapping(80)),
     ],
 )
@@ -73,13 +73,15 @@ def test_a_refused_sandbox_holds_none_of_its_ports() -> None:
 
 def test_a_sandbox_cannot_map_a_port_twice() -> None:
     twice = PortMapping(host_port=80, container_port=81)
-    with pytest.raises(PortInUseError, match="sandbox one .* maps host port 80/tcp twice"):
+    with pytest.raises(PortInUseError, match=r"sandbox one .* maps host port 80/tcp twice"):
         PortTable(dual=False).take(sandbox("one", mapping(80), twice))
 
 
 def test_ipv6_is_refused_where_there_is_none() -> None:
     with pytest.raises(ProviderError, match="no IPv6"):
-        PortTable(dual=False).take(sandbox("one", mapping(80, "::1")))
+        PortTable(dual=False).take(sandbox("one", mapping(80, "2001:db8::1")))
+    with pytest.raises(ProviderError, match=r"use 127\.0\.0\.1"):
+        PortTable(dual=True).take(sandbox("one", mapping(80, "::1")))
 
 
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])

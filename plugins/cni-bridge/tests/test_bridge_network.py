@@ -30,14 +30,17 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     pytest_inside = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(INSIDE)]
     done = subprocess.run(
         ["unshare", "--net", "--mount", "--", *pytest_inside, f"--junitxml={report}", f"--basetemp={folder / 'tmp'}"],
-        cwd=INSIDE.parent, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False,
+        cwd=INSIDE.parent, env=os.environ | {"OUTER_NETNS": str(Path("/proc/self/ns/net").stat().st_ino)},
+        capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False,
     )  # fmt: skip
     if not report.exists():
         pytest.fail(done.stdout + done.stderr, pytrace=False)
     found: dict[str, str] = {}
     for case in ElementTree.parse(report).iter("testcase"):
         name = case.attrib["name"].split("[")[0]
-        found[name] = found.get(name, "") + "\n".join(child.text or "" for child in case if child.tag != "system-out")
+        found[name] = found.get(name, "") + "\n".join(
+            child.text or "" for child in case if child.tag in ("failure", "error", "skipped")
+        )
     return found
 
 

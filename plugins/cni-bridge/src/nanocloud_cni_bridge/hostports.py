@@ -52,7 +52,7 @@ def claims(port: PortMapping, *, dual: bool) -> Iterator[Claim]:
     ip = None if port.host_ip is None or port.host_ip.is_unspecified else port.host_ip
     if not isinstance(port.host_ip, IPv6Address):
         yield Claim(protocol=port.protocol, port=port.host_port, family=4, ip=ip)
-    if isinstance(port.host_ip, IPv6Address) or (port.host_ip is None and dual):
+    if dual and not isinstance(port.host_ip, IPv4Address):
         yield Claim(protocol=port.protocol, port=port.host_port, family=6, ip=ip)
 
 
@@ -76,6 +76,11 @@ class PortTable:
                 raise ProviderError(
                     f"sandbox {attachment.sandbox}: host port {mapping.host_port} asks for {mapping.host_ip}, "
                     "but this network has no IPv6"
+                )
+            if isinstance(mapping.host_ip, IPv6Address) and mapping.host_ip.is_loopback:
+                raise ProviderError(
+                    f"sandbox {attachment.sandbox}: host port {mapping.host_port} asks for ::1, "
+                    "which Linux cannot forward; use 127.0.0.1"
                 )
             for claim in claims(mapping, dual=self._dual):
                 for other, rival in self._holders(claim):

@@ -4,7 +4,9 @@ The whole table is text made from data (``ruleset``); attaching a sandbox only a
 
 - Pods reach everything: other pods, the node, and the world behind the node's address (masquerade).
 - The world reaches pods only through published ports; nothing else is forwarded to the bridge.
-- A published port works from outside, from the node (loopback too), from other pods and from the pod itself.
+- A published port works from outside, from the node (its 127.0.0.0/8 too), from other pods and from the pod itself.
+  Not on ``::1``: Linux has no ``route_localnet`` for IPv6. A connection there is refused at once, so that programs
+  that try it first for ``localhost`` go on to 127.0.0.1.
 - Pods do not reach the node's loopback addresses, although ``route_localnet`` is on, and nobody but the bridge
   speaks with a pod's address.
 
@@ -72,14 +74,13 @@ def ruleset(settings: Settings, attachments: Iterable[Attachment]) -> str:
             f"    {_word(g)} daddr {g} meta l4proto {{ tcp, udp }} th dport {DNS_PORT} return\n"
             for g in settings.gateways
         ),
-        dnat="".join(_dnat(family) for family, _ in families),
+        dnat=("    ip6 daddr ::1 return\n" if settings.dual else "") + "".join(_dnat(family) for family, _ in families),
         masquerade="".join(
             f'    {_word(n)} saddr {n} oifname != "{settings.bridge}" masquerade\n'
             f'    {_word(n)} saddr {n} oifname "{settings.bridge}" ct status dnat masquerade\n'
             for n in settings.networks
         )
-        + f'    ip saddr 127.0.0.0/8 oifname "{settings.bridge}" masquerade\n'
-        + (f'    ip6 saddr ::1 oifname "{settings.bridge}" masquerade\n' if settings.dual else ""),
+        + f'    ip saddr 127.0.0.0/8 oifname "{settings.bridge}" masquerade\n',
     )
 
 
@@ -147,7 +148,9 @@ class Rules:
         self._settings = settings
         self._lock = threading.Lock()
         self._published: dict[str, Attachment] = {}
-        self._shape = ""  # the table as nft prints it without elements, right after we made it
+        # The table as nft prints it without elements. That depends on nothing but the settings, so it is read once:
+        # read after each replacement, it could take in what somebody else had changed a moment later.
+        self._shape = ""
 
     def replace(self, attachments: Iterable[Attachment]) -> None:
         """Make the table anew; it publishes the ports of ``attachments``."""
@@ -190,7 +193,7 @@ class Rules:
 
     def _replace(self) -> None:
         run_nft(ruleset(self._settings, self._published.values()))
-        self._shape = self._read()
+        self._shape = self._shape or self._read()
 
     def _read(self) -> str:
         try:
