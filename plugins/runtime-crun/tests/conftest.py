@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from nanocloud.providers.runtime import ContainerId, ContainerSpec
+from nanocloud.providers.runtime import ContainerId, ContainerSpec, Mount
 from nanocloud_runtime_crun.processes import command_line, every_pid
 from nanocloud_runtime_crun.runtime import CrunConfig, CrunRuntime
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
-APPLETS = "cat chmod cut dd echo env false grep head id ls mkdir mknod mount nproc ping readlink rm seq sh sleep"
+LIMIT_SECONDS = 30
+APPLETS = "cat chmod cut dd echo env false grep head id ls mkdir mkfifo mknod mount nproc ping readlink rm seq sh sleep"
 APPLETS += " sort stat stty sync test touch tr true tty umount wc yes unshare chroot"
 
 
@@ -93,7 +94,7 @@ async def runtime(build_runtime: Callable[[], CrunRuntime]) -> AsyncIterator[Cru
 def spec(image: Path, tmp_path: Path) -> Callable[..., ContainerSpec]:
     """Builds the spec of a container that runs a shell script."""
 
-    def build(script: str = "sleep 1000000", *, id: str = "c", **fields: Any) -> ContainerSpec:  # noqa: A002
+    def build(script: str = "sleep 1000000", *, id: str = "c", **fields: Any) -> ContainerSpec:
         given: dict[str, Any] = {
             "id": ContainerId(id),
             "layers": (image,),
@@ -103,3 +104,56 @@ def spec(image: Path, tmp_path: Path) -> Callable[..., ContainerSpec]:
         return ContainerSpec(**(given | fields))
 
     return build
+
+
+@pytest.fixture
+def output(runtime: CrunRuntime) -> Callable[[ContainerSpec], Awaitable[tuple[int, str]]]:
+    """Runs a container to its end and gives its exit code and what it said, without times and streams."""
+
+    async def run(spec: ContainerSpec) -> tuple[int, str]:
+        with trio.fail_after(LIMIT_SECONDS):
+            await runtime.create(spec)
+            await runtime.start(spec.id)
+            ended = await runtime.wait(spec.id)
+            await runtime.remove(spec.id)
+        return ended.code, "\n".join(text for _, _, text in log_lines(spec.log_path))
+
+    return run
+
+
+class Signs:
+    """How a container tells its test that it has come to a point: it writes into a pipe that both sides have."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        os.mkfifo(folder / "pipe")
+        self.give = "echo > /signs/pipe"
+        self.mounts = (Mount(source=folder, target="/signs"),)
+        self._fd = os.open(folder / "pipe", os.O_RDWR | os.O_NONBLOCK)
+
+    async def wait(self) -> None:
+        """Until the next sign."""
+        await trio.lowlevel.wait_readable(self._fd)
+        os.read(self._fd, 1)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+@pytest.fixture
+def signs(tmp_path: Path) -> Iterator[Signs]:
+    made = Signs(tmp_path / "signs")
+    yield made
+    made.close()
+
+
+def log_lines(path: Path) -> list[tuple[str, str, str]]:
+    """Stream, tag and text of each line of a CRI log."""
+    lines = path.read_text().splitlines()
+    return [(line.split(" ", 3)[1], line.split(" ", 3)[2], line.split(" ", 3)[3]) for line in lines]
+
+
+@pytest.fixture
+def said() -> Callable[[ContainerSpec], list[str]]:
+    """What a container has written so far, line by line."""
+    return lambda spec: [text for _, _, text in log_lines(spec.log_path)]

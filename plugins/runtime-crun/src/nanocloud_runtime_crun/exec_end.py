@@ -2,8 +2,9 @@
 
 ``crun exec`` is the process's parent and reaps it. So it is stopped first: from then on it starts nothing more and no
 process number can be reused under our hands. Then everything below it is killed, and all that shares a session with
-that, round by round until a round finds nothing new; crun itself goes last. Processes that left the session on purpose
-(daemons) are the container's own affair.
+that, round by round until a round finds nothing new. Then crun goes on, to reap what it has started and end; where it
+had started nothing yet it is killed. Processes that left the session on purpose (daemons) are the container's own
+affair.
 """
 
 from __future__ import annotations
@@ -32,9 +33,15 @@ if TYPE_CHECKING:
     from nanocloud_runtime_crun.record import Folder
 
 
+_REAP_SECONDS = 5.0
+
+
 async def end(host: Host, container: str, crun: Process) -> None:
     """Kill the session of ``crun``; returns when ``crun`` has ended."""
     await trio.to_thread.run_sync(_kill, host, container, crun)
+    with trio.move_on_after(_REAP_SECONDS):
+        await wait_gone(crun)
+    send_signal(crun, signal.SIGKILL)
     await wait_gone(crun)
 
 
@@ -50,7 +57,7 @@ def _kill(host: Host, container: str, crun: Process) -> None:
     while kill_all(below, killed):
         mates = {pid for pid in host.cgroups.members(container) if (s := read_stat(pid)) and s.session in sessions}
         below = descendants([crun.pid]) | mates
-    send_signal(crun, signal.SIGKILL)
+    send_signal(crun, signal.SIGCONT if killed else signal.SIGKILL)
 
 
 async def end_sessions(host: Host, folder: Folder) -> None:

@@ -70,15 +70,16 @@ class CrunSession(ExecSession):
         assert self.child is not None
         code = await self.child.wait()
         # crun says on standard error why it executed nothing, but ends with 1 for every reason.
-        failure = failures.explain(self.complaint()) if code else None
-        return failure.code if failure else code
+        words = self.complaint() if code else ""
+        return failures.exit_code(words) if words else code
 
     def complaint(self) -> str:
-        """crun's last words: its log has one JSON object a line."""
+        """Why crun gave up, in its own words: its log has one JSON object a line. Empty where it did not."""
         with contextlib.suppress(OSError, ValueError, KeyError):
             with self._log.open("rb") as file:
                 lines = file.read(_MAX_LOG_BYTES).decode(errors="replace").splitlines()
-            return str(json.loads(lines[-1])["msg"]) if lines else ""
+            last = json.loads(lines[-1]) if lines else {}
+            return str(last["msg"]) if last.get("level") == "error" else ""
         return ""
 
     def make_pipes(self, theirs: contextlib.ExitStack, *, stdin: bool) -> dict[int, int]:
@@ -104,11 +105,11 @@ class CrunSession(ExecSession):
 
     async def close(self) -> None:
         """Let go of the streams; no byte is sent any more."""
-        with trio.CancelScope() as scope:
-            scope.cancel()  # a forced close
-            for stream in (self.stdin, getattr(self, "stdout", None), self.stderr):
-                if stream is not None:
-                    await trio.aclose_forcefully(stream)
+        for stream in (self.stdin, getattr(self, "stdout", None), self.stderr):
+            if stream is not None:
+                with trio.CancelScope(shield=True) as scope:
+                    scope.cancel()  # what would wait is left out
+                    await stream.aclose()
         if self._terminal is not None:
             os.close(self._terminal)
             self._terminal = None

@@ -48,11 +48,13 @@ class TerminalInput(trio.abc.SendStream):
         await self._stream.wait_send_all_might_not_block()
 
     async def aclose(self) -> None:
-        if not self._closed:
-            self._closed = True
-            with contextlib.suppress(trio.BrokenResourceError):
-                await self._stream.send_all(_END_OF_TRANSMISSION)
-        await self._stream.aclose()
+        try:
+            if not self._closed:
+                self._closed = True
+                with contextlib.suppress(trio.BrokenResourceError):
+                    await self._stream.send_all(_END_OF_TRANSMISSION)
+        finally:
+            await self._stream.aclose()
 
 
 class Console:

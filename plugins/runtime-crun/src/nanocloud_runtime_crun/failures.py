@@ -24,8 +24,13 @@ def explain(words: str) -> Failure | None:
     """None where the words are not about the program."""
     if not _PROGRAM.search(words):
         return None
-    code = 127 if words.rstrip().endswith(_NOT_FOUND) else 126
-    return Failure(code=code, message=words.strip())
+    return Failure(code=exit_code(words), message=words.strip())
+
+
+def exit_code(words: str) -> int:
+    """For words that say why nothing was executed."""
+    about_program = _PROGRAM.search(words) is not None
+    return 127 if about_program and words.rstrip().endswith(_NOT_FOUND) else 126
 
 
 def last_words(log: Path) -> str:

@@ -99,11 +99,12 @@ def every_pid() -> Iterator[int]:
 
 
 def command_line(pid: int) -> list[str]:
-    """Empty for kernel threads and processes that are gone."""
+    """Empty for kernel threads, zombies and processes that are gone."""
     try:
-        return [os.fsdecode(word) for word in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")]
+        data = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return []
+    return [os.fsdecode(word) for word in data.removesuffix(b"\0").split(b"\0")] if data else []
 
 
 def descendants(roots: Iterable[int]) -> set[int]:

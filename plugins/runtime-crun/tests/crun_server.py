@@ -1,0 +1,78 @@
+"""A server that dies: runs a runtime over given folders until it is killed. For ``test_crun_adoption``.
+
+Usage: crun_server.py STATE_DIR RUN_DIR CGROUP IMAGE LOGS ACTION
+
+ACTION is ``run`` (make and start the containers named below, say "ready", wait for ever), ``create:STEP`` or
+``remove:STEP``, ``start:STEP``: do that to the container ``victim`` and die by SIGKILL at STEP, the name of a function
+of the package that is about to be called.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from nanocloud.providers.runtime import ContainerId, ContainerSpec, ExecSpec
+from nanocloud_runtime_crun.runtime import CrunConfig, CrunRuntime
+
+SCRIPTS = {
+    "quiet": "sleep 1000000",
+    "chatty": "mkfifo /done; for i in $(seq 3000); do echo line $i; done; echo done; echo > /done; sleep 1000000",
+    "brief": "trap 'exit 9' TERM; while true; do sleep 0.01; done",
+    "victim": "sleep 1000000",
+}
+
+
+def spec(name: str, image: Path, logs: Path) -> ContainerSpec:
+    return ContainerSpec(
+        id=ContainerId(name),
+        labels={"name": name},
+        layers=(image,),
+        argv=("/bin/sh", "-c", SCRIPTS[name]),
+        log_path=logs / f"{name}.log",
+    )
+
+
+def die_at(step: str) -> None:
+    """Let the process be killed when the function ``module.function`` of the package is called."""
+    module_name, _, function = step.rpartition(".")
+    module: Any = importlib.import_module(f"nanocloud_runtime_crun.{module_name}")
+
+    def die(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+        signal.pause()
+
+    setattr(module, function, die)
+
+
+async def main(state: str, run: str, cgroup: str, image: str, logs: str, action: str) -> None:
+    runtime = CrunRuntime(CrunConfig(cgroup=cgroup), state_dir=Path(state), run_dir=Path(run))
+    async with runtime:
+        verb, _, step = action.partition(":")
+        if verb == "run":
+            for name in ("quiet", "chatty", "brief"):
+                await runtime.create(spec(name, Path(image), Path(logs)))
+                await runtime.start(ContainerId(name))
+            async with runtime.exec(ContainerId("quiet"), ExecSpec(argv=("sleep", "1000000"))):
+                print("ready", flush=True)
+                await trio.sleep_forever()
+        victim = ContainerId("victim")
+        if verb == "create":
+            die_at(step)
+        await runtime.create(spec("victim", Path(image), Path(logs)))
+        if verb == "start":
+            die_at(step)
+        await runtime.start(victim)
+        if verb == "remove":
+            die_at(step)
+        await runtime.remove(victim)
+
+
+if __name__ == "__main__":
+    trio.run(main, *sys.argv[1:])

@@ -1,0 +1,153 @@
+"""A container keeps nothing of the host busy but what it uses itself, and shows the host nothing of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from nanocloud.providers.runtime import ContainerId, Mount
+from nanocloud_runtime_crun import _syscalls
+from nanocloud_runtime_crun.host import fs_type_of
+from nanocloud_runtime_crun.view import mount_points, needed_mounts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from nanocloud.providers.runtime import ContainerSpec
+    from nanocloud_runtime_crun.runtime import CrunRuntime
+
+    Build = Callable[..., ContainerSpec]
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+
+C = ContainerId("c")
+LOOP_CLR_FD, LOOP_SET_FD, LOOP_CTL_GET_FREE = 0x4C01, 0x4C00, 0x4C82
+
+MOUNTINFO = """\
+22 27 0:21 / /proc rw,relatime - proc proc rw
+27 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
+30 27 0:27 / /var/lib/with\\040space rw master:2 - xfs /dev/vdb rw
+31 27 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw
+32 31 0:29 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu
+33 27 0:30 / /volumes/a rw - ext4 /dev/loop0 rw
+34 27 0:31 / /run rw - tmpfs tmpfs rw
+35 34 0:31 / /run/nanocloud/runtime rw - tmpfs nanocloud-runtime rw
+36 27 0:32 / /usr rw - ext4 /dev/vdc rw
+"""
+
+
+def test_mount_points_are_unescaped_and_parents_first() -> None:
+    points = mount_points(MOUNTINFO)
+    assert "/var/lib/with space" in points
+    assert points.index("/run") < points.index("/run/nanocloud/runtime")
+
+
+def test_only_mounts_on_the_way_are_needed() -> None:
+    paths = ["/usr", "/usr/bin/crun", "/proc", "/run/nanocloud/runtime"]
+    needed = needed_mounts(mount_points(MOUNTINFO), paths, "/sys/fs/cgroup")
+    assert needed == ["/proc", "/run", "/usr", "/run/nanocloud/runtime", "/sys/fs/cgroup", "/sys/fs/cgroup/cpu"] or set(
+        needed
+    ) == {"/proc", "/run", "/usr", "/run/nanocloud/runtime", "/sys/fs/cgroup", "/sys/fs/cgroup/cpu"}
+
+
+def test_file_system_of_a_path_is_that_of_the_nearest_mount() -> None:
+    assert fs_type_of(Path("/run/nanocloud/runtime/x"), MOUNTINFO) == "tmpfs"
+    assert fs_type_of(Path("/var/lib/with space/x"), MOUNTINFO) == "xfs"
+    assert fs_type_of(Path("/var/lib/with"), MOUNTINFO) == "ext4"
+    assert fs_type_of(Path("/"), MOUNTINFO) == "ext4"
+
+
+@pytest.fixture
+def volumes(tmp_path: Path) -> Iterator[dict[str, tuple[Path, str]]]:
+    """Two file systems on loop devices that go with their last mount: name -> folder and device."""
+    made: dict[str, tuple[Path, str]] = {}
+    try:
+        for name in ("a", "b"):
+            image, folder = tmp_path / f"{name}.img", tmp_path / f"volume-{name}"
+            folder.mkdir()
+            with image.open("wb") as file:
+                file.truncate(8 << 20)
+            subprocess.run(["mkfs.ext4", "-q", image], check=True)
+            subprocess.run(["mount", "-o", "loop", image, folder], check=True)
+            made[name] = (folder, _device_of(image))
+        yield made
+    finally:
+        for folder, _ in made.values():
+            subprocess.run(["umount", "-q", folder], check=False)
+
+
+def _device_of(image: Path) -> str:
+    for file in Path("/sys/block").glob("loop*/loop/backing_file"):
+        if file.read_text().strip() == str(image):
+            return file.parent.parent.name
+    return ""
+
+
+async def _until_free(image: Path) -> bool:
+    """The kernel lets go of a device a moment after the last mount: give it rounds of an exec each, not time."""
+    for _ in range(200):
+        if not _device_of(image):
+            return True
+        await trio.to_thread.run_sync(os.sync)
+    return False
+
+
+@needs_root
+@pytest.mark.root
+async def test_volume_is_free_when_its_own_users_are_gone(
+    runtime: CrunRuntime, spec: Build, volumes: dict[str, tuple[Path, str]], tmp_path: Path
+) -> None:
+    """A container that uses ``a`` was made while ``b`` was mounted; ``b`` must not know of it."""
+    with trio.fail_after(60):
+        await runtime.create(spec(mounts=(Mount(source=volumes["a"][0], target="/data"),)))
+        await runtime.start(C)
+        _syscalls.umount(str(volumes["b"][0]))
+        assert await _until_free(tmp_path / "b.img")
+        _syscalls.umount(str(volumes["a"][0]))
+        assert _device_of(tmp_path / "a.img")
+        await runtime.stop(C, grace_seconds=0)
+        assert await _until_free(tmp_path / "a.img")
+
+
+@needs_root
+@pytest.mark.root
+async def test_nothing_of_a_container_is_in_the_hosts_mount_table(
+    runtime: CrunRuntime, spec: Build, tmp_path: Path
+) -> None:
+    before = Path("/proc/self/mountinfo").read_text()
+    await runtime.create(spec(mounts=(Mount(source=tmp_path, target="/data"),)))
+    await runtime.start(C)
+    assert Path("/proc/self/mountinfo").read_text() == before
+    record = runtime._host.folder("c").read()
+    assert record is not None
+    assert record.monitor is not None
+    seen = mount_points(Path(f"/proc/{record.monitor.pid}/mountinfo").read_text())
+    own = [point for point in seen if point.startswith(str(tmp_path))]
+    folder = str(runtime._host.folder("c").path)
+    assert set(own) - {str(tmp_path / "run/runtime")} == {
+        f"{folder}/{name}" for name in ("layers/0", "log", "rootfs", "store", "volumes/0")
+    }
+
+
+@needs_root
+@pytest.mark.root
+async def test_network_namespace_is_the_one_given(
+    runtime: CrunRuntime, spec: Build, tmp_path: Path, output: Callable[..., object]
+) -> None:
+    holder = subprocess.Popen(["unshare", "-n", "sleep", "1000000"])
+    try:
+        path = Path(f"/proc/{holder.pid}/ns/net")
+        with trio.fail_after(30):
+            while path.readlink() == Path("/proc/self/ns/net").readlink():
+                await trio.lowlevel.checkpoint()
+        await runtime.create(spec(network_namespace=path))
+        status = await runtime.start(C)
+        assert Path(f"/proc/{status.pid}/ns/net").readlink() == path.readlink()
+    finally:
+        holder.kill()
+        holder.wait()
