@@ -123,6 +123,10 @@ async def test_a_service_comes_from_the_configured_registry(tmp_path, layout):
             assert image.reference == "mariadb"
             assert len((await provider.ensure(image)).layers) == 2
             (entry,) = [entry for entry in await provider.catalog() if entry.service == "mariadb"]
+            with pytest.raises(
+                NotFoundError, match=f"'nginx' has no image on this node, nor has {address}/dockyard one"
+            ):
+                await provider.resolve("nginx")
             assert (entry.built, entry.reference) == (False, f"{address}/dockyard/mariadb:latest")
 
 

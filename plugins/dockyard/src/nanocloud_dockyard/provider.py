@@ -114,8 +114,8 @@ class Dockyard(ImageProvider):
                 return await ask(CachedSource(self._store, source))
             except NotFoundError as exc:
                 missing = exc
-        if isinstance(reference, ServiceReference) and (missing is None or self._config.registry is None):
-            raise await trio.to_thread.run_sync(services.missing, reference.service)
+        if isinstance(reference, ServiceReference):
+            raise await trio.to_thread.run_sync(services.missing, reference.service, self._config.registry)
         raise missing or NotFoundError(f"image {reference} is unknown")
 
     async def _sources(self, reference: Reference) -> list[Source]:
@@ -150,7 +150,8 @@ class Dockyard(ImageProvider):
         if progress:
             listeners.append(progress)
         try:
-            await self._work.run(diff_id, lambda: self._make_layer(reference, diff_id, layer))
+            way = (reference, layer)
+            await self._work.run(diff_id, way, lambda: self._make_layer(reference, diff_id, layer))
         finally:
             if progress:
                 listeners.remove(progress)
@@ -186,7 +187,7 @@ class Dockyard(ImageProvider):
     @asynccontextmanager
     async def _new_layer(self) -> AsyncIterator[NewLayer]:
         making = self._store.new_layer()
-        new = making.__enter__()
+        new = await trio.to_thread.run_sync(making.__enter__)
         try:
             yield new
         finally:

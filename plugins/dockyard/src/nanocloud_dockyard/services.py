@@ -44,12 +44,14 @@ def _description(service: str) -> str:
         return "built here; this version of Nanocloud has no recipe for it"
 
 
-def missing(service: str) -> NotFoundError:
+def missing(service: str, registry: str | None) -> NotFoundError:
     """Why there is no image of ``service``, and what to do. Blocks."""
     known = recipes.services()
     if service in known:
+        elsewhere = f", nor has {registry} one" if registry else ""
         return NotFoundError(
-            f"service {service!r} has no image on this node", hint=f"build it: nanocloud dockyard build {service}"
+            f"service {service!r} has no image on this node{elsewhere}",
+            hint=f"build it: nanocloud dockyard build {service}",
         )
     near = difflib.get_close_matches(service, known, n=3, cutoff=0.5)
     names = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(known)}"

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from nanocloud_dockyard.settings import DockyardConfig
 
+_DOCKER_HUB_API = "registry-1.docker.io"
 _TIMEOUT = httpx2.Timeout(60.0, connect=10.0)
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -54,7 +55,7 @@ class Endpoint:
     plain: bool = False
 
     def url(self, repository: str, path: str) -> str:
-        host = "registry-1.docker.io" if self.host == "docker.io" else self.host
+        host = _DOCKER_HUB_API if self.host == "docker.io" else self.host
         name = f"{self.prefix}/{repository}" if self.prefix else repository
         return f"{'http' if self.plain else 'https'}://{host}/v2/{name}/{path}"
 
@@ -154,7 +155,8 @@ class Transport:
 
     async def _client(self, url: httpx2.URL) -> httpx2.AsyncClient:
         """One client for each set of trusted authorities; local plain registries are never asked through a proxy."""
-        settings = self._config.registries.get(url.netloc.decode())
+        host = url.netloc.decode()
+        settings = self._config.registries.get("docker.io" if host == _DOCKER_HUB_API else host)
         ca_file = settings.ca_file if settings else None
         plain = self._is_plain(url)
         key = (ca_file, plain)
