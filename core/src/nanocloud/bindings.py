@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import attrs
 import trio
 
+from nanocloud.concurrency import unwrapped
 from nanocloud.errors import InvalidError, NanocloudError
 from nanocloud.providers.binding import BindingOutcome, BindingProvider, BindingResult
 from nanocloud.providers.runtime import ExecSpec
@@ -53,13 +54,13 @@ class ExecBinding(BindingProvider):
     async def run(self, call: BindingCall) -> BindingOutcome:
         if not _COMMAND.fullmatch(call.command):
             raise InvalidError(f"binding command {call.command!r} is not a name of a-z, 0-9, '-' and '_'")
-        secrets = [argument.value.encode() for argument in call.arguments if argument.secret]
+        secrets = tuple(argument.value.encode() for argument in call.arguments if argument.secret)
         started, output = self.clock(), bytearray()
         code: int | None = None
         result = BindingResult.TIMEOUT
         try:
-            with trio.move_on_after(self.timeout_seconds):
-                code = await _run(call, tuple(secrets), output)
+            with unwrapped(), trio.move_on_after(self.timeout_seconds):
+                code = await _run(call, secrets, output)
                 result = BindingResult.COMPLETED if code == 0 else BindingResult.FAILED
         except NanocloudError as exc:
             result = BindingResult.FAILED
@@ -67,7 +68,7 @@ class ExecBinding(BindingProvider):
         return BindingOutcome(
             result=result,
             exit_code=code,
-            output=_mask(bytes(output), secrets),
+            output=mask(_whole(output, secrets), [a.value for a in call.arguments if a.secret]),
             started_at=started,
             finished_at=self.clock(),
         )
@@ -103,8 +104,15 @@ async def _collect(stream: trio.abc.ReceiveStream, output: bytearray) -> None:
         output += piece[: max(0, OUTPUT_LIMIT_BYTES - len(output))]
 
 
-def _mask(output: bytes, secrets: list[bytes]) -> str:
-    for secret in secrets:
-        if secret:
-            output = output.replace(secret, b"********")
+def _whole(output: bytearray, secrets: tuple[bytes, ...]) -> str:
+    """Text of the output; where it was clipped, without the end, which may be the beginning of a secret."""
+    if len(output) >= OUTPUT_LIMIT_BYTES:
+        del output[OUTPUT_LIMIT_BYTES - max(map(len, secrets), default=0) :]
     return output.decode(errors="replace")
+
+
+def mask(text: str, secrets: Iterable[str]) -> str:
+    """``text`` without the secrets; the longest first, for one may hold another."""
+    for secret in sorted({secret.strip() for secret in secrets} - {""}, key=len, reverse=True):
+        text = text.replace(secret, "********")
+    return text

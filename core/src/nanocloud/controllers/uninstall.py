@@ -70,12 +70,16 @@ class Uninstaller:
             return
         namespace, name = namespace_of(bundle), name_of(bundle)
         profile = await self.profiles.get(namespace, name)
-        for service in set(profile.services.values()) if profile else ():
-            target = await self.store.find(BUNDLE, namespace, service)
-            if target is None or is_deleting(target) or INSTALLED_FOR not in annotations_of(target):
+        selected = set(profile.services.values()) if profile else set()
+        for target in (await self.store.list(BUNDLE, namespace)).items:
+            installed_for = annotations_of(target).get(INSTALLED_FOR)
+            if is_deleting(target) or installed_for is None:
                 continue
-            if not await dependants(self.store, self.profiles, namespace, service, besides=name):
-                await self.store.delete(BUNDLE, namespace, service, uid=uid_of(target))
+            # Without a profile this bundle came no further than asking for the service: the annotation tells.
+            if name_of(target) not in selected and installed_for != name:
+                continue
+            if not await dependants(self.store, self.profiles, namespace, name_of(target), besides=name):
+                await self.store.delete(BUNDLE, namespace, name_of(target), uid=uid_of(target))
 
 
 async def dependants(

@@ -10,8 +10,10 @@ import base64
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Literal
 
+import attrs
 import trio
 
+from nanocloud.bindings import mask
 from nanocloud.errors import NotFoundError
 from nanocloud.kubelet.status import ID_SCHEME
 from nanocloud.models.binding import BINDING, BindingPhase, spec_of
@@ -25,9 +27,10 @@ from nanocloud.models.meta import (
     namespace_of,
     parse_time,
     timestamp,
+    uid_of,
 )
 from nanocloud.models.pod import POD
-from nanocloud.objects import WatchType
+from nanocloud.objects import ObjectNotFoundError, WatchType
 from nanocloud.objects.reflector import reflect
 from nanocloud.observability.metrics import binding_runs
 from nanocloud.providers.binding import BindingArgument, BindingCall, BindingResult
@@ -36,7 +39,7 @@ from nanocloud.workqueue import WorkQueue
 
 if TYPE_CHECKING:
     from nanocloud.kubelet.parts import KubeletParts
-    from nanocloud.models.binding import BindingSpec
+    from nanocloud.models.binding import BindingSpec, BindingValue
     from nanocloud.models.meta import Object
     from nanocloud.objects import WatchEvent
     from nanocloud.providers.binding import BindingOutcome
@@ -49,6 +52,8 @@ _EVENTS = {
     BindingResult.TIMEOUT: "BindingTimeout",
 }
 _Key = tuple[str, str]
+_Secrets = dict[str, dict[str, str]]
+"""Name of a Secret, key, value."""
 
 
 class BindingsWorker:
@@ -89,7 +94,8 @@ class BindingsWorker:
             return
         status = binding.get("status") or {}
         attempts = int(status.get("attempts", 0))
-        if status.get("phase") == BindingPhase.COMPLETED.value or attempts >= MAX_ATTEMPTS:
+        phase = status.get("phase")
+        if phase == BindingPhase.COMPLETED.value or (attempts >= MAX_ATTEMPTS and phase != BindingPhase.RUNNING.value):
             return
         delay = (parse_time(status.get("nextAttemptAt")) or 0.0) - self._parts.clock()
         if delay > 0:
@@ -98,7 +104,13 @@ class BindingsWorker:
         spec = spec_of(binding)
         container = await self._ready_container(key[0], spec.target)
         if container is not None:
-            await self._run(binding, spec, container, attempts + 1)
+            # A run that was interrupted, by a crash of the server or by a stopped target, does not count.
+            attempt = attempts if phase == BindingPhase.RUNNING.value else attempts + 1
+            try:
+                await self._run(binding, spec, container, attempt)
+            except ObjectNotFoundError as exc:
+                if exc.kind is not BINDING:
+                    raise
 
     async def _ready_container(self, namespace: str, target: str) -> ContainerId | None:
         pod = await self._parts.store.find(POD, namespace, f"{target}-0")
@@ -108,6 +120,7 @@ class BindingsWorker:
         return ContainerId(container.removeprefix(ID_SCHEME))
 
     async def _run(self, binding: Object, spec: BindingSpec, container: ContainerId, attempt: int) -> None:
+        secrets = await self._secrets(namespace_of(binding), spec)
         started = timestamp(self._parts.clock())
         await self._write(binding, {"phase": BindingPhase.RUNNING.value, "attempts": attempt, "startedAt": started})
         await self._event(
@@ -116,27 +129,31 @@ class BindingsWorker:
         call = BindingCall(
             id=f"{namespace_of(binding)}/{spec.bundle}/{spec.binding_id}",
             command=spec.command,
-            arguments=await self._arguments(namespace_of(binding), spec),
+            arguments=tuple(_argument(argument, secrets) for argument in spec.arguments),
             container=container,
             runtime=self._parts.runtime,
             attempt=attempt,
         )
         outcome = await self._parts.binding.run(call)
         binding_runs.labels(outcome.result.value).inc()
-        await self._finish(binding, spec, outcome, attempt)
+        # The provider masks the arguments it was given; a command may also print a part of one.
+        hidden = [value for entries in secrets.values() for value in entries.values()]
+        await self._finish(binding, spec, attrs.evolve(outcome, output=mask(outcome.output, hidden)), attempt)
 
-    async def _arguments(self, namespace: str, spec: BindingSpec) -> tuple[BindingArgument, ...]:
-        found = []
-        for argument in spec.arguments:
-            if argument.secret_key_ref is None:
-                found.append(BindingArgument(value=argument.value or ""))
-                continue
-            reference = argument.secret_key_ref
-            secret = await self._parts.store.get(SECRET, namespace, reference.name)
-            if reference.key not in (secret.get("data") or {}):
+    async def _secrets(self, namespace: str, spec: BindingSpec) -> _Secrets:
+        """The Secrets that the arguments refer to, in plaintext.
+
+        Raises:
+            NotFoundError: a Secret or a key is not there (yet): the queue comes back.
+        """
+        found: _Secrets = {}
+        for reference in (a.secret_key_ref for a in spec.arguments if a.secret_key_ref is not None):
+            if reference.name not in found:
+                data = (await self._parts.store.get(SECRET, namespace, reference.name)).get("data") or {}
+                found[reference.name] = {key: base64.b64decode(value).decode() for key, value in data.items()}
+            if reference.key not in found[reference.name]:
                 raise NotFoundError(f"Secret {reference.name!r} has no key {reference.key!r}")
-            found.append(BindingArgument(value=base64.b64decode(secret["data"][reference.key]).decode(), secret=True))
-        return tuple(found)
+        return found
 
     async def _finish(self, binding: Object, spec: BindingSpec, outcome: BindingOutcome, attempt: int) -> None:
         status: dict[str, Any] = {
@@ -153,7 +170,9 @@ class BindingsWorker:
             await self._event(binding, spec, "BindingCompleted", f"{what} succeeded")
             return
         last = (outcome.output.strip().splitlines() or [""])[-1][:300]
-        why = "took too long and was killed" if outcome.exit_code is None else f"ended with {outcome.exit_code}"
+        why = "could not run" if outcome.exit_code is None else f"ended with {outcome.exit_code}"
+        if outcome.result is BindingResult.TIMEOUT:
+            why = "took too long and was killed"
         status["message"] = f"{what} {why}" + (f": {last}" if last else "")
         if attempt < MAX_ATTEMPTS:
             status["nextAttemptAt"] = timestamp(self._parts.clock() + 2.0**attempt)
@@ -162,6 +181,9 @@ class BindingsWorker:
 
     async def _write(self, binding: Object, status: dict[str, Any]) -> None:
         def put(found: Object) -> None:
+            if uid_of(found) != uid_of(binding):
+                # Made anew meanwhile, with other arguments: how the old one ended says nothing about it.
+                raise ObjectNotFoundError(BINDING, name_of(binding))
             found["status"] = status
 
         await self._parts.store.modify(BINDING, namespace_of(binding), name_of(binding), put, subresource="status")
@@ -173,3 +195,10 @@ class BindingsWorker:
         about = await self._parts.store.find(BUNDLE, namespace_of(binding), spec.bundle) or binding
         kind: Literal["Normal", "Warning"] = "Warning" if warning else "Normal"
         await self._parts.events.record(about, reason=reason, message=message, type=kind, component="kubelet")
+
+
+def _argument(argument: BindingValue, secrets: _Secrets) -> BindingArgument:
+    reference = argument.secret_key_ref
+    if reference is None:
+        return BindingArgument(value=argument.value or "")
+    return BindingArgument(value=secrets[reference.name][reference.key], secret=True)

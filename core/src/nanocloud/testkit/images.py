@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import attrs
+
 from nanocloud.errors import NotFoundError
 from nanocloud.providers.image import (
     CatalogEntry,
@@ -27,11 +29,15 @@ _SIZE_BYTES = 1024
 
 
 class FakeImages(ImageProvider):
-    """Knows the images that a test adds. A reference that is added again gets a new digest, as a moved tag does."""
+    """Knows the images that a test adds. A reference that is added again gets a new digest, as a moved tag does.
+
+    ``reference@digest`` finds every image that was ever added, as in a registry.
+    """
 
     def __init__(self) -> None:
         self.calls = Calls()
         self._images: dict[str, Image] = {}
+        self._pinned: dict[Digest, Image] = {}
         self._layers: dict[Digest, tuple[Path, ...]] = {}
         self._catalog: dict[str, CatalogEntry] = {}
         self._here: dict[Digest, UnpackedImage] = {}
@@ -47,7 +53,7 @@ class FakeImages(ImageProvider):
         self._added += 1
         digest = Digest("sha256:" + hashlib.sha256(f"{self._added} {reference}".encode()).hexdigest())
         image = Image(reference=reference, digest=digest, config=config or ImageConfig(), size_bytes=_SIZE_BYTES)
-        self._images[reference] = image
+        self._images[reference] = self._pinned[digest] = image
         self._layers[digest] = layers or (Path("/run/fake/layers") / digest.removeprefix("sha256:"),)
         if not {"/", ":"} & set(reference):
             self._catalog[reference] = CatalogEntry(
@@ -69,6 +75,9 @@ class FakeImages(ImageProvider):
 
     async def resolve(self, reference: str) -> Image:
         await self.calls.enter("resolve", reference)
+        name, _, digest = reference.partition("@")
+        if (pinned := self._pinned.get(Digest(digest))) is not None and pinned.reference == name:
+            return attrs.evolve(pinned, reference=reference)
         if reference not in self._images:
             near = difflib.get_close_matches(reference, self._images)
             hint = f"did you mean {', '.join(near)}?" if near else ""
