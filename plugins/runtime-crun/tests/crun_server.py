@@ -13,6 +13,7 @@ import importlib
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,4 +76,4 @@ async def main(state: str, run: str, cgroup: str, image: str, logs: str, action:
 
 
 if __name__ == "__main__":
-    trio.run(main, *sys.argv[1:])
+    trio.run(partial(main, *sys.argv[1:]))

@@ -38,8 +38,9 @@ def server(build_runtime: Callable[[], CrunRuntime], tmp_path: Path, image: Path
     """Starts a server over the test's folders."""
 
     def start(action: str) -> subprocess.Popen[bytes]:
-        arguments = [tmp_path / "state", tmp_path / "run", cgroup, image, tmp_path / "logs", action]
-        return subprocess.Popen([sys.executable, SERVER, *arguments], stdout=subprocess.PIPE)
+        folders = (tmp_path / "state", tmp_path / "run", cgroup, image, tmp_path / "logs")
+        argv = [sys.executable, str(SERVER), *map(str, folders), action]
+        return subprocess.Popen(argv, stdout=subprocess.PIPE)
 
     return start
 

@@ -222,12 +222,15 @@ async def test_hostile_user_files_are_not_followed(
     runtime: CrunRuntime, spec: Build, image: Path, tmp_path: Path
 ) -> None:
     """``/etc/passwd`` as a link to the host's, a pipe, a folder: the image then has no such user."""
-    for number, make in enumerate(
-        (lambda p: p.symlink_to("/../../../../../etc/passwd"), lambda p: os.mkfifo(p), lambda p: p.mkdir())
-    ):
-        layer = tmp_path / f"layer{number}"
+    for kind in ("link", "pipe", "folder"):
+        layer = tmp_path / kind
         (layer / "etc").mkdir(parents=True)
-        make(layer / "etc/passwd")
+        if kind == "link":
+            (layer / "etc/passwd").symlink_to("/../../../../../etc/passwd")
+        elif kind == "pipe":
+            os.mkfifo(layer / "etc/passwd")
+        else:
+            (layer / "etc/passwd").mkdir()
         with pytest.raises(InvalidError, match="daemon"), trio.fail_after(30):
             await runtime.create(spec(layers=(image, layer), user="daemon"))
 
