@@ -15,7 +15,7 @@ from pathlib import Path
 import trio
 
 from nanocloud.providers.network import PortMapping, SandboxId, SandboxNetworkSpec
-from nanocloud_cni_bridge import links, netns, rules
+from nanocloud_cni_bridge import links, netns, rules, veth
 from nanocloud_cni_bridge.config import BridgeConfig
 from nanocloud_cni_bridge.network import BridgeNetwork
 from nanocloud_cni_bridge.records import RecordFolder
@@ -23,7 +23,8 @@ from nanocloud_cni_bridge.records import RecordFolder
 POINTS = {
     "pin": (netns, "pin"),
     "remove": (netns, "remove"),
-    "create": (links, "create"),
+    "create": (veth, "create"),
+    "add_pair": (veth, "_add_pair"),
     "delete_link": (links, "delete_link"),
     "publish": (rules.Rules, "publish"),
     "withdraw": (rules.Rules, "withdraw"),

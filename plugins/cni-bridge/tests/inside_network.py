@@ -9,7 +9,6 @@ import random
 import select
 import signal
 import socket
-import statistics
 import subprocess
 import sys
 import threading
@@ -24,7 +23,7 @@ import trio
 
 from nanocloud.errors import InvalidError, PortInUseError, ProviderError
 from nanocloud.providers.network import PortMapping, SandboxId, SandboxNetwork, SandboxNetworkSpec
-from nanocloud_cni_bridge import links, netns, rules, sysctls
+from nanocloud_cni_bridge import links, netlink, netns, rules, sysctls, veth
 from nanocloud_cni_bridge.config import BridgeConfig
 from nanocloud_cni_bridge.network import BridgeNetwork
 
@@ -498,7 +497,7 @@ async def test_a_failed_attach_leaves_nothing(
     network: BridgeNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     empty = inventory(tmp_path)
-    for owner, name in ((links, "create"), (rules.Rules, "publish"), (netns, "pin")):
+    for owner, name in ((veth, "create"), (rules.Rules, "publish"), (netns, "pin")):
 
         def fails(*_: Any) -> None:
             raise OSError(28, "No space left on device")
@@ -616,8 +615,8 @@ async def test_killed_at_every_step_nothing_is_left_over(
     make: Callable[..., BridgeNetwork], crasher: Crasher, tmp_path: Path
 ) -> None:
     before = outer_inventory(tmp_path)
-    for point in ("prepare", "bridge", "replace", "remove", "pin", "mount", "create", "publish", "run_nft", "write",
-                  "remember", "unrecord", "withdraw", "delete_link"):  # fmt: skip
+    for point in ("prepare", "bridge", "replace", "remove", "pin", "mount", "add_pair", "create", "publish", "run_nft",
+                  "write", "remember", "unrecord", "withdraw", "delete_link"):  # fmt: skip
         for when in ("before", "after"):
             await trio.to_thread.run_sync(crasher.crash, f"{point} {when}", None)
             await recover(make, tmp_path)
@@ -761,18 +760,18 @@ async def test_bad_input_never_reaches_the_host(network: BridgeNetwork, tmp_path
     assert inventory(tmp_path) == empty
 
 
-async def test_time_of_attach_and_detach(
-    network: BridgeNetwork, record_property: Callable[[str, object], None]
-) -> None:
-    """No limit, for the machine is shared: the numbers go into the report."""
-    times: dict[str, list[float]] = {"attach": [], "attach_with_port": [], "detach": []}
-    for number in range(20):
-        for kind, ports in (("attach", ()), ("attach_with_port", (published(8080),))):
-            started = time.perf_counter()
-            await network.attach(spec(f"t{number}", *ports))
-            times[kind].append(time.perf_counter() - started)
-            started = time.perf_counter()
-            await network.detach(SandboxId(f"t{number}"))
-            times["detach"].append(time.perf_counter() - started)
-    for kind, values in times.items():
-        record_property(f"{kind}_p50_ms", round(statistics.median(values) * 1000, 2))
+async def test_of_many_requests_the_first_that_is_refused_is_named() -> None:
+    with netlink.Connection() as node:
+        lo = socket.if_nametoindex("lo")
+        with pytest.raises(OSError, match=r"setting address 10\.8\.0\.1: No such device") as caught:
+            node.ask(
+                netlink.set_up(lo),
+                netlink.set_address(9999, IPv4Address("10.8.0.1"), 24),
+                netlink.set_up(9998),
+                netlink.set_address(lo, IPv4Address("127.0.0.8"), 32),
+            )
+        assert caught.value.errno == 19
+        assert "127.0.0.8" in command("ip", "address", "show", "lo")  # the rest was carried out
+        assert node.find("lo") == (lo, True, None)  # and no answer was left behind
+        assert node.find("nolink") is None
+    command("ip", "address", "del", "127.0.0.8/32", "dev", "lo")

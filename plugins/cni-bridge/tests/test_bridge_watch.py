@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import struct
 
-from nanocloud_cni_bridge.watch import link_concerns, messages, rules_concern
+from nanocloud_cni_bridge.netlink import messages
+from nanocloud_cni_bridge.watch import link_concerns, rules_concern
 
 UP = 1
 
@@ -52,5 +53,5 @@ def test_rules() -> None:
 def test_messages_are_split_and_nonsense_ends() -> None:
     one = struct.pack("=IHHII", 19, 17, 0, 0, 0) + b"abc"
     two = struct.pack("=IHHII", 16, 16, 0, 0, 0)
-    assert list(messages(one + b"\0" + two)) == [(17, b"abc"), (16, b"")]
+    assert list(messages(one + b"\0" + two)) == [(17, 0, b"abc"), (16, 0, b"")]
     assert list(messages(struct.pack("=IHHII", 3, 17, 0, 0, 0))) == []

@@ -17,7 +17,7 @@ import attrs
 
 from nanocloud.errors import NanocloudError, ProviderError
 from nanocloud_cni_bridge import attachment as records
-from nanocloud_cni_bridge import hostports, links, netns, rules, sysctls
+from nanocloud_cni_bridge import hostports, links, netns, rules, sysctls, veth
 from nanocloud_cni_bridge.records import RecordFolder
 from nanocloud_cni_bridge.settings import Settings
 
@@ -120,8 +120,8 @@ class Host:
             with step(f"sandbox {attachment.sandbox}: connecting it to {self.settings.bridge}"):
                 netns.remove(path)
                 try:
-                    links.create(attachment, path, self.bridge_index, self.settings)
-                except links.BridgeGoneError:
+                    veth.create(attachment, path, self.bridge_index, self.settings)
+                except veth.BridgeGoneError:
                     self.mend(attachment)
             with step(f"sandbox {attachment.sandbox}: publishing its ports"):
                 self.rules.publish(attachment)
@@ -135,10 +135,10 @@ class Host:
         """Bring an attached sandbox's links back to what they should be."""
         with step(f"sandbox {attachment.sandbox}: mending its link"):
             try:
-                links.mend(attachment, self.namespace(attachment.sandbox), self.bridge_index, self.settings)
-            except links.BridgeGoneError:
+                veth.mend(attachment, self.namespace(attachment.sandbox), self.bridge_index, self.settings)
+            except veth.BridgeGoneError:
                 self.ensure_bridge()
-                links.mend(attachment, self.namespace(attachment.sandbox), self.bridge_index, self.settings)
+                veth.mend(attachment, self.namespace(attachment.sandbox), self.bridge_index, self.settings)
 
     def tear_down(self, attachment: Attachment) -> None:
         with step(f"sandbox {attachment.sandbox}: detaching it"):

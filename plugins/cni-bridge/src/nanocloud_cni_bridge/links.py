@@ -1,42 +1,32 @@
-"""Links, addresses and routes, by netlink: the bridge, and a veth pair for each sandbox.
+"""The bridge, and whatever else the node's links are asked for that no pod's start waits for.
 
-Everything here blocks, runs in worker threads, and repeats safely: what is there already stays. A netlink socket
-belongs to the namespace of the thread that opened it, wherever that thread goes later; ``connect`` uses one of each.
+Everything here blocks, runs in worker threads, and repeats safely: what is there already stays.
 """
 
 from __future__ import annotations
 
 import errno
-import os
 import socket
 from contextlib import contextmanager
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from nanocloud.errors import ProviderError
-from nanocloud_cni_bridge import netns, sysctls
+from nanocloud_cni_bridge import sysctls
 from nanocloud_cni_bridge.attachment import GROUP
+from nanocloud_cni_bridge.netlink import Connection, remove_link
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from ipaddress import IPv4Address
-    from pathlib import Path
 
-    from nanocloud_cni_bridge.attachment import Attachment
     from nanocloud_cni_bridge.settings import Settings
-
-INSIDE = "eth0"
-"""The sandbox's end of the pair."""
 
 _NO_DAD = 0x02  # IFA_F_NODAD: usable at once; nobody else is on this link when the address is set
 _ROUTES_THAT_MATTER = 8  # shorter prefixes are default routes and halves of one, which every subnet overlaps
 _DEFAULT_MTU = 1500
-
-
-class BridgeGoneError(ProviderError):
-    """Somebody removed the bridge: ensure it, then try again."""
 
 
 @attrs.frozen
@@ -47,18 +37,13 @@ class LinkInfo:
 
 
 @contextmanager
-def netlink() -> Iterator[Any]:
+def _pyroute() -> Iterator[Any]:
     """A netlink socket in the calling thread's network namespace."""
     # Imported here: it costs 140 ms, and commands that only list plugins load this package, too.
     from pyroute2 import IPRoute
 
     with IPRoute() as connection:
         yield connection
-
-
-def _code(exc: BaseException) -> int:
-    """The errno of a pyroute2 NetlinkError or an OSError."""
-    return int(getattr(exc, "code", None) or getattr(exc, "errno", None) or 0)
 
 
 @contextmanager
@@ -68,7 +53,7 @@ def _except_for(*expected: int) -> Iterator[None]:
     try:
         yield
     except NetlinkError as exc:
-        if _code(exc) not in expected:
+        if exc.code not in expected:
             raise
 
 
@@ -79,17 +64,14 @@ def _find(host: Any, name: str) -> Any | None:
     return found[0] if found else None
 
 
-def mac(address: IPv4Address) -> str:
+def mac(address: IPv4Address) -> bytes:
     """A hardware address that follows from the IPv4 address: whoever gets an address later is found in old caches."""
-    return ":".join(f"{byte:02x}" for byte in b"\x0a\x58" + address.packed)
-
-
-# The bridge
+    return b"\x0a\x58" + address.packed
 
 
 def default_mtu() -> int:
     """The MTU of the interface that the default route uses."""
-    with netlink() as host:
+    with _pyroute() as host:
         for route in host.get_routes(family=socket.AF_INET):
             if route["dst_len"] == 0 and route.get("oif"):
                 return int(host.link("get", index=route.get("oif"))[0].get("mtu"))
@@ -99,7 +81,7 @@ def default_mtu() -> int:
 def overlaps(settings: Settings) -> list[str]:
     """Routes of other interfaces that our subnets overlap, in words."""
     found = []
-    with netlink() as host:
+    with _pyroute() as host:
         names = {link["index"]: link.get("ifname") for link in host.get_links()}
         for ours in settings.networks:
             for route in host.get_routes(family=socket.AF_INET if ours.version == 4 else socket.AF_INET6):
@@ -118,7 +100,7 @@ def ensure_bridge(settings: Settings) -> int:
     Raises:
         ProviderError: a link of that name exists and is no bridge.
     """
-    with netlink() as host:
+    with _pyroute() as host:
         link = _find(host, settings.bridge)
         if link is None:
             with _except_for(errno.EEXIST):
@@ -128,7 +110,7 @@ def ensure_bridge(settings: Settings) -> int:
                     kind="bridge",
                     group=GROUP,
                     mtu=settings.mtu,
-                    address=mac(settings.network[1]),
+                    address=mac(settings.network[1]).hex(":"),
                     state="up",
                 )
             link = host.link("get", ifname=settings.bridge)[0]
@@ -172,21 +154,24 @@ def _flags(address: str) -> dict[str, int]:
 
 def is_our_bridge(name: str) -> bool:
     """Whether the bridge of that name was made here: an administrator's own bridge is never removed."""
-    with netlink() as host:
+    with _pyroute() as host:
         link = _find(host, name)
         return link is not None and _info(link).kind == "bridge" and link.get("group") == GROUP
 
 
 def delete_link(name: str) -> None:
     """Remove a link, with its other end; one that is not there is no error."""
-    with netlink() as host, _except_for(errno.ENODEV):
-        # By name in one message: by index the link could have become another one meanwhile.
-        host.link("del", ifname=name)
+    with Connection() as node:
+        try:
+            node.ask(remove_link(name))
+        except OSError as exc:
+            if exc.errno != errno.ENODEV:
+                raise
 
 
 def our_links() -> list[LinkInfo]:
     """Every veth that carries our mark, attached to a bridge or not."""
-    with netlink() as host:
+    with _pyroute() as host:
         infos = [_info(link) for link in host.get_links(kind="veth") if link.get("group") == GROUP]
     return [info for info in infos if info.name.startswith("nc")]
 
@@ -194,108 +179,3 @@ def our_links() -> list[LinkInfo]:
 def _info(link: Any) -> LinkInfo:
     details = link.get("linkinfo")
     return LinkInfo(link.get("ifname"), link.get("master"), str(details.get("kind")) if details else "")
-
-
-# A sandbox
-
-
-def create(attachment: Attachment, path: Path, bridge: int, settings: Settings) -> None:
-    """Make the sandbox's namespace at ``path`` and connect it to the bridge of that index."""
-
-    def work() -> None:
-        with netlink() as host:
-            netns.unshare()
-            netns.pin(path)
-            _connect(host, attachment, bridge, settings)
-
-    netns.in_own_thread(work)
-
-
-def mend(attachment: Attachment, path: Path, bridge: int, settings: Settings) -> None:
-    """Bring an attached sandbox's links back to what they should be."""
-
-    def work() -> None:
-        with netlink() as host:
-            netns.enter(path)
-            _connect(host, attachment, bridge, settings)
-
-    netns.in_own_thread(work)
-
-
-def _connect(host: Any, attachment: Attachment, bridge: int, settings: Settings) -> None:
-    """Runs in the sandbox's namespace; ``host`` is a socket of the node's."""
-    if not _has_pair(host, attachment.link, bridge):
-        _add_pair(host, attachment, bridge, settings)
-    if attachment.ports:
-        # A pod that reaches itself through a host port needs its frames sent back through the port they came from.
-        host.brport("set", index=host.link("get", ifname=attachment.link)[0]["index"], mode=1)
-    # Needed by every service that drops its privileges and listens below 1024; the namespace is the pod's own.
-    sysctls.write("ipv4/ip_unprivileged_port_start", "0")
-    with netlink() as inside:
-        inside.link("set", index=socket.if_nametoindex("lo"), state="up")
-        index = socket.if_nametoindex(INSIDE)
-        if settings.dual:
-            sysctls.write(f"ipv6/conf/{INSIDE}/accept_ra", "0")
-        inside.link("set", index=index, state="up")
-        for address, network in zip(attachment.addresses, settings.networks, strict=False):
-            with _except_for(errno.EEXIST):
-                inside.addr(
-                    "add", index=index, address=str(address), prefixlen=network.prefixlen, **_flags(str(address))
-                )
-            inside.route("replace", family=_family(network), dst="default", gateway=str(network[1]), oif=index)
-
-
-def _family(network: IPv4Network | IPv6Network) -> int:
-    return socket.AF_INET if network.version == 4 else socket.AF_INET6
-
-
-def _has_pair(host: Any, name: str, bridge: int) -> bool:
-    """Whether the pair is whole; half a pair, or a leftover of the same name, is removed."""
-    link = _find(host, name)
-    if link is None:
-        return False
-    try:
-        socket.if_nametoindex(INSIDE)
-    except OSError:
-        with _except_for(errno.ENODEV):
-            host.link("del", index=link["index"])
-        return False
-    if link.get("master") != bridge or link["state"] != "up":
-        with _bridge_must_exist():
-            host.link("set", index=link["index"], master=bridge, state="up")
-    return True
-
-
-def _add_pair(host: Any, attachment: Attachment, bridge: int, settings: Settings) -> None:
-    descriptor = netns.descriptor_of_thread()
-    try:
-        with _bridge_must_exist():
-            host.link(
-                "add",
-                ifname=attachment.link,
-                kind="veth",
-                group=GROUP,
-                mtu=settings.mtu,
-                master=bridge,
-                state="up",
-                peer={
-                    "ifname": INSIDE,
-                    "net_ns_fd": descriptor,
-                    "mtu": settings.mtu,
-                    "address": mac(attachment.address),
-                },
-            )
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _bridge_must_exist() -> Iterator[None]:
-    from pyroute2.netlink.exceptions import NetlinkError
-
-    try:
-        yield
-    except NetlinkError as exc:
-        if _code(exc) in (errno.ENODEV, errno.EINVAL):  # no link, or no bridge, has the index any more
-            raise BridgeGoneError(f"the bridge is gone: {exc}") from exc
-        raise

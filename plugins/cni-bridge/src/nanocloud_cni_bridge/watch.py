@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from nanocloud_cni_bridge.netlink import attributes, messages
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 _NETLINK_ROUTE, _NETLINK_NETFILTER = 0, 12
 _ROUTE_GROUPS = 0x1 | 0x10 | 0x100  # RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
@@ -27,10 +29,8 @@ _NFTABLES = 10  # NFNL_SUBSYS_NFTABLES, the upper byte of the message type
 _SHAPE_CHANGES = frozenset((2, 3, 5, 6, 8, 9, 11))  # DELTABLE, {NEW,DEL}CHAIN, {NEW,DEL}RULE, {NEW,DEL}SET
 _TABLE_ATTRIBUTE = 1  # NFTA_TABLE_NAME, NFTA_CHAIN_TABLE, NFTA_RULE_TABLE and NFTA_SET_TABLE alike
 
-_HEADER = struct.Struct("=IHHII")
 _LINK = struct.Struct("=BxHiII")
 _ADDRESS = struct.Struct("=BBBBI")
-_ATTRIBUTE = struct.Struct("=HH")
 _BUFFER_BYTES = 1 << 16
 
 
@@ -61,19 +61,8 @@ async def watch(sock: socket.socket, concerns: Callable[[int, bytes], bool], cha
                     raise
                 changed()  # more happened than the socket could hold: anything may have changed
                 continue
-            if any(concerns(kind, body) for kind, body in messages(packet)):
+            if any(concerns(kind, body) for kind, _, body in messages(packet)):
                 changed()
-
-
-def messages(packet: bytes) -> Iterator[tuple[int, bytes]]:
-    """(type, body) of each netlink message in ``packet``."""
-    at = 0
-    while at + _HEADER.size <= len(packet):
-        length, kind, *_ = _HEADER.unpack_from(packet, at)
-        if length < _HEADER.size:
-            return
-        yield kind, packet[at + _HEADER.size : at + length]
-        at += (length + 3) & ~3
 
 
 def link_concerns(kind: int, body: bytes, *, bridge: str, index: int, links: Callable[[str], bool]) -> bool:
@@ -98,13 +87,6 @@ def rules_concern(kind: int, body: bytes, *, table: str) -> bool:
     return _text(body[4:], _TABLE_ATTRIBUTE) == table
 
 
-def _text(attributes: bytes, wanted: int) -> str:
-    at = 0
-    while at + _ATTRIBUTE.size <= len(attributes):
-        length, kind = _ATTRIBUTE.unpack_from(attributes, at)
-        if length < _ATTRIBUTE.size:
-            break
-        if kind & 0x3FFF == wanted:
-            return attributes[at + _ATTRIBUTE.size : at + length].rstrip(b"\0").decode(errors="replace")
-        at += (length + 3) & ~3
-    return ""
+def _text(data: bytes, wanted: int) -> str:
+    found = next((value for kind, value in attributes(data) if kind == wanted), b"")
+    return found.rstrip(b"\0").decode(errors="replace")
