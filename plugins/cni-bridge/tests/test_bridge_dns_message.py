@@ -96,9 +96,13 @@ def test_a_damaged_query_is_dropped_or_refused_or_a_query(name: str, data: st.Da
     except MalformedError:
         return
     except RefusedQueryError as refusal:
-        dnslib.DNSRecord.parse(refusal.reply)
-        return
-    assert reply(query)[12:].startswith(query.question)
+        found = refusal.reply
+    else:
+        found = reply(query)
+        assert found[12:].startswith(query.question)
+    # Only the header: dnslib refuses labels that are not UTF-8, which the wire allows and a reply repeats.
+    header = dnslib.DNSHeader.parse(dnslib.DNSBuffer(found))
+    assert (header.id, header.qr) == (int.from_bytes(cut[:2], "big"), 1)
 
 
 @pytest.mark.parametrize(
