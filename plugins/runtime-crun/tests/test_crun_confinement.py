@@ -23,9 +23,10 @@ from nanocloud.providers.runtime import (
     SeccompProfile,
     Security,
 )
+from nanocloud_runtime_crun import _syscalls
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from nanocloud.providers.runtime import ContainerSpec
     from nanocloud_runtime_crun.runtime import CrunRuntime
@@ -111,6 +112,25 @@ async def test_localhost_profile_is_taken_from_its_file(output: Output, spec: Bu
     profile.write_text(json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules}))
     security = Security(seccomp=SeccompProfile.LOCALHOST, seccomp_path=profile)
     assert "No space left on device" in (await output(spec("exec 2>&1; mkdir /tmp/x", security=security)))[1]
+
+
+@pytest.fixture
+def other_file_system(tmp_path: Path) -> Iterator[Path]:
+    """A folder whose mount no container's view has."""
+    folder = tmp_path / "other"
+    folder.mkdir()
+    _syscalls.mount("tmpfs", str(folder), "tmpfs", 0)
+    yield folder
+    _syscalls.umount(str(folder))
+
+
+async def test_localhost_profile_may_be_anywhere_on_the_host(
+    output: Output, spec: Build, other_file_system: Path
+) -> None:
+    profile = other_file_system / "profile.json"
+    profile.write_text('{"defaultAction": "SCMP_ACT_ALLOW"}')
+    security = Security(seccomp=SeccompProfile.LOCALHOST, seccomp_path=profile)
+    assert await output(spec("echo fine", security=security)) == (0, "fine")
 
 
 async def test_localhost_profile_that_is_none_is_refused(runtime: CrunRuntime, spec: Build, tmp_path: Path) -> None:

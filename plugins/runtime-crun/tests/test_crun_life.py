@@ -95,6 +95,23 @@ async def test_stop_signal_is_the_images(runtime: CrunRuntime, spec: Build, sign
         assert (await runtime.stop(C, grace_seconds=20)).code == 6
 
 
+async def test_stop_with_less_patience_overtakes_one_with_more(runtime: CrunRuntime, spec: Build, signs: Any) -> None:
+    wanted = spec(f"trap '' TERM; {signs.give}; {FOREVER}", mounts=signs.mounts)
+    codes = []
+
+    async def stop(grace_seconds: float) -> None:
+        codes.append((await runtime.stop(C, grace_seconds=grace_seconds)).code)
+
+    with trio.fail_after(30):
+        await runtime.create(wanted)
+        await runtime.start(C)
+        await signs.wait()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stop, 3600)
+            nursery.start_soon(stop, 0)
+    assert codes == [137, 137]
+
+
 async def test_every_process_of_the_container_ends_with_it(runtime: CrunRuntime, spec: Build) -> None:
     with trio.fail_after(30):
         await runtime.create(spec("sleep 1000000 & sleep 1000000 & wait"))

@@ -62,52 +62,62 @@ def build(host: Host, spec: ContainerSpec) -> Starting:
     """
     folder = host.folder(spec.id)
     with _step(spec.id, "prepare its folders"):
-        _make_store(host.store(spec.id))
-        for path in (folder.rootfs, folder.exit_dir, folder.exec_dir, folder.path / "layers", folder.path / "volumes"):
-            path.mkdir(mode=0o700)
-        spec.log_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        files = _write_files(folder, spec)
+        _make_folders(host, folder, spec)
+        prepared = _prepare(host, folder, spec)
     with _step(spec.id, "copy its mounts"), contextlib.ExitStack() as stack:
         borrowed = _Borrower(stack)
         borrowed.take(host.store(spec.id), folder.store)
         borrowed.take(spec.log_path.parent, folder.log)
-        layers = [borrowed.take(path, folder.path / "layers" / str(n)) for n, path in enumerate(spec.layers)]
-        volumes = [borrowed.take(m.source, folder.path / "volumes" / str(n)) for n, m in enumerate(spec.mounts)]
-        network = borrowed.take(spec.network_namespace, folder.path / "netns") if spec.network_namespace else None
+        for source, target in zip(spec.layers, folder.layers(len(spec.layers)), strict=True):
+            borrowed.take(source, target)
+        for mount, target in zip(spec.mounts, prepared.volumes, strict=True):
+            borrowed.take(mount.source, target)
+        if spec.network_namespace and prepared.network_namespace:
+            borrowed.take(spec.network_namespace, prepared.network_namespace)
         enter_own(host.view, borrowed.mounts)
+    # From here on the host is out of sight: only what was borrowed and the base view are there.
     with _step(spec.id, "mount its root"):
-        mount_overlay(layers, folder.store, folder.rootfs)
-    root = os.open(folder.rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        user = users.resolve(root, spec.user)
-    finally:
-        os.close(root)
-    capabilities = host.capabilities if spec.security.privileged else spec.security.capabilities & host.capabilities
+        mount_overlay(folder.layers(len(spec.layers)), folder.store, folder.rootfs)
     with _step(spec.id, "write its configuration"):
-        prepared = oci.Prepared(
-            rootfs=folder.rootfs,
-            volumes=tuple(volumes),
-            files=files,
-            network_namespace=network,
-            user=user,
-            seccomp=seccomp.for_container(spec.security, capabilities),
-            capabilities=tuple(capabilities),
-            resources=oci_resources(
-                host.cgroups.layout,
-                spec.resources,
-                all_devices=spec.security.privileged,
-                can_filter_devices=can_filter_devices(host.cgroups.layout.version),
-            ),
-            cgroup_path=host.cgroups.path(spec.id),
-            hard_open_files=oci.hard_open_files(),
-            oom_score=max(0, int(Path("/proc/self/oom_score_adj").read_text())),
-        )
+        prepared = attrs.evolve(prepared, user=_look_up(folder, spec.user))
         replace_file(folder.config, json.dumps(oci.build(spec, prepared)).encode())
     with _step(spec.id, "start its monitor"):
         argv = command(
             host, folder, log_name=spec.log_path.name, log_limit=spec.log_limit_bytes, terminal=spec.terminal
         )
         return launch(argv, folder)
+
+
+def _prepare(host: Host, folder: Folder, spec: ContainerSpec) -> oci.Prepared:
+    """Everything that is looked up on the host; the user is the image's affair."""
+    capabilities = host.capabilities if spec.security.privileged else spec.security.capabilities
+    layout = host.cgroups.layout
+    return oci.Prepared(
+        rootfs=folder.rootfs,
+        volumes=tuple(folder.path / "volumes" / str(number) for number, _ in enumerate(spec.mounts)),
+        files=_write_files(folder, spec),
+        network_namespace=folder.path / "netns" if spec.network_namespace else None,
+        user=users.User(),
+        seccomp=seccomp.for_container(spec.security, capabilities),
+        capabilities=tuple(capabilities),
+        resources=oci_resources(
+            layout,
+            spec.resources,
+            all_devices=spec.security.privileged,
+            can_filter_devices=can_filter_devices(layout.version),
+        ),
+        cgroup_path=host.cgroups.path(spec.id),
+        hard_open_files=oci.hard_open_files(),
+        oom_score=max(0, int(Path("/proc/self/oom_score_adj").read_text())),
+    )
+
+
+def _look_up(folder: Folder, user: str) -> users.User:
+    root = os.open(folder.rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return users.resolve(root, user)
+    finally:
+        os.close(root)
 
 
 @attrs.define
@@ -130,6 +140,13 @@ def _step(container: str, what: str) -> Iterator[None]:
         yield
     except OSError as exc:
         raise ProviderError(f"container {container}: could not {what}: {exc}") from exc
+
+
+def _make_folders(host: Host, folder: Folder, spec: ContainerSpec) -> None:
+    _make_store(host.store(spec.id))
+    for path in (folder.rootfs, folder.exit_dir, folder.exec_dir, folder.path / "layers", folder.path / "volumes"):
+        path.mkdir(mode=0o700)
+    spec.log_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def _make_store(store: Path) -> None:

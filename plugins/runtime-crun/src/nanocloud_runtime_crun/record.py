@@ -86,6 +86,9 @@ class Folder:
     def store(self) -> Path:
         return self.path / "store"
 
+    def layers(self, count: int) -> list[Path]:
+        return [self.path / "layers" / str(number) for number in range(count)]
+
     @property
     def log(self) -> Path:
         return self.path / "log"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import logging
 import os
 import threading
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
+import structlog
 
 from nanocloud.errors import CorruptError, ProviderError
 from nanocloud_runtime_crun import _syscalls as sys
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from nanocloud_runtime_crun.host import Host
     from nanocloud_runtime_crun.record import Folder
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger("runtime-crun")
 
 _TRASH = ".trash"
 
@@ -41,7 +41,7 @@ async def recover(host: Host) -> None:
             await _recover_one(host, folder)
         except (OSError, ProviderError) as exc:
             # One container that cannot be removed must not keep the others from their server.
-            log.error("container %s could not be put in order: %s", folder.id, exc)
+            log.error("container could not be put in order", container=folder.id, reason=str(exc))
     known = {folder.id for folder in host.folders()}
     for name in os.listdir(host.store_dir):
         if name != _TRASH and name not in known:
@@ -52,7 +52,7 @@ async def _recover_one(host: Host, folder: Folder) -> None:
     try:
         record = folder.read()
     except CorruptError as exc:
-        log.warning("%s; the container is removed", exc)
+        log.warning("container is removed, for its record cannot be read", container=folder.id, reason=str(exc))
         record = None
     if record is None or record.phase in (Phase.CREATING, Phase.REMOVING):
         await take_down(host, folder)
@@ -99,7 +99,7 @@ def _collect(trash: Path, stop: threading.Event) -> None:
         try:
             remove_tree(trash / name)
         except OSError as exc:
-            log.warning("%s could not be removed: %s", trash / name, exc)
+            log.warning("writable layer could not be removed", path=str(trash / name), reason=str(exc))
 
 
 def remove_everything(groups: Cgroups, runtime_dir: Path, store_dir: Path) -> None:

@@ -211,15 +211,17 @@ class CrunRuntime(RuntimeProvider, Removable):
             folder, record = self._find(container)
             if record.init is None:
                 self._refused(folder, record)
-            elif folder.read_exit() is None:
-                # Before it was started nothing of the image runs: there is nobody to be asked politely.
-                asked = record.phase is not Phase.CREATED
-                if asked:
-                    send_signal(record.init, signal.Signals[record.stop_signal])
-                with trio.move_on_after(grace_seconds if asked else 0):
-                    return await states.await_exit(self._host, folder, record)
+            # Before it was started nothing of the image runs: there is nobody to be asked politely.
+            elif record.phase is Phase.CREATED:
                 send_signal(record.init, signal.SIGKILL)
+            elif folder.read_exit() is None:
+                send_signal(record.init, signal.Signals[record.stop_signal])
+        # The lock is not held while we wait: whoever has less patience may come with a shorter grace.
+        with trio.move_on_after(grace_seconds):
             return await states.await_exit(self._host, folder, record)
+        if record.init is not None:
+            send_signal(record.init, signal.SIGKILL)
+        return await states.await_exit(self._host, folder, record)
 
     async def remove(self, container: ContainerId) -> None:
         if not is_container_id(container):
