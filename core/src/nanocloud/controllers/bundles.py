@@ -13,7 +13,7 @@ import structlog
 import trio
 
 from nanocloud.controllers import children
-from nanocloud.controllers.planner import MissingServicesError
+from nanocloud.controllers.planner import MissingServicesError, RefusedServiceError
 from nanocloud.controllers.progress import Obstacle, pod_obstacle, set_progress
 from nanocloud.controllers.uninstall import INSTALLED_FOR
 from nanocloud.errors import (
@@ -117,7 +117,7 @@ class BundleController:
             message = f"{unfit} ({unfit.hint})"
             raise BlockedError([], Obstacle(reason="PluginMissing", message=message, failed=True))
         try:
-            planned = await self._parts.planner.plan(bundle)
+            planned = await self._plan(bundle)
         except MissingServicesError as exc:
             for service in exc.services:
                 self._dependants[key[0], service].add(key)
@@ -126,6 +126,8 @@ class BundleController:
         except UnavailableError as exc:
             raise BlockedError([], await self._waiting_for(bundle, key, exc)) from exc
         except (InvalidError, LabelError) as exc:
+            if isinstance(exc, RefusedServiceError):
+                self._dependants[key[0], exc.service].add(key)
             reason = "LabelInvalid" if isinstance(exc, LabelError) else "OptionsInvalid"
             raise BlockedError([], Obstacle(reason=reason, message=str(exc), failed=True)) from exc
         except (NotFoundError, ImageError) as exc:
@@ -139,6 +141,14 @@ class BundleController:
         await self._parts.profiles.put(*key, planned.profile)
         return planned
 
+    async def _plan(self, bundle: Object) -> PlannedBundle:
+        try:
+            return await self._parts.planner.plan(bundle)
+        except MissingServicesError:
+            # Before anything is installed for it: can the whole be? Services that select each other cannot.
+            await self._parts.planner.plan(bundle, imagine=True)
+            raise
+
     async def _waiting_for(self, bundle: Object, key: _Key, error: UnavailableError) -> Obstacle:
         """A selected service is there but not prepared; its own failure is ours."""
         for service in spec_of(bundle).options.values():
@@ -149,6 +159,12 @@ class BundleController:
             if f"'{name_of(candidate)}'" in str(error) and status.get("phase") == BundlePhase.FAILED.value:
                 message = f"service {name_of(candidate)} failed: {status.get('message', '')}"
                 return Obstacle(reason="ServiceFailed", message=message, failed=True)
+        try:
+            await self._parts.planner.plan(bundle, imagine=True)
+        except InvalidError as exc:  # two that wait for each other would do so for ever
+            return Obstacle(reason="OptionsInvalid", message=str(exc), failed=True)
+        except NanocloudError:
+            pass  # the selected service itself will say so
         return Obstacle(reason="WaitingForServices", message=str(error))
 
     async def _add_service(self, bundle: Object, service: str) -> None:

@@ -104,8 +104,7 @@ class Planner:
                 continue
             installed = await self.store.find(BUNDLE, namespace, bundle)
             if installed is None and not spec.deps:
-                message = f"service {bundle!r} is not installed in namespace {namespace!r}, and dependencies are off"
-                raise InvalidError(message, [FieldError(f"spec.options.{option}", message)])
+                raise RefusedServiceError(namespace, bundle, option)
             profile = await self.profiles.get(namespace, bundle) if installed else None
             if profile is not None:
                 targets[bundle] = Target.of(bundle, namespace, profile, await self._exports(profile.image, bundle))
@@ -153,6 +152,15 @@ class Planner:
         )
         inventory = Inventory(installed=frozenset(targets) - planned, targets=targets)
         return plan(desired, profile, contract, image, inventory)
+
+
+class RefusedServiceError(InvalidError):
+    """A selected service is not installed, and the bundle wants none installed for it."""
+
+    def __init__(self, namespace: str, service: str, option: str) -> None:
+        message = f"service {service!r} is not installed in namespace {namespace!r}, and dependencies are off"
+        super().__init__(message, [FieldError(f"spec.options.{option}", message)])
+        self.service = service
 
 
 class MissingServicesError(UnavailableError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -10,18 +12,23 @@ import trio
 from nanocloud.errors import NanocloudError
 from nanocloud.kubelet.names import published_names
 from nanocloud.kubelet.pods import PodWorker
-from nanocloud.kubelet.translate import POD_UID, sandbox_id
+from nanocloud.kubelet.translate import POD_UID, pods_folder, sandbox_id
 from nanocloud.models.meta import uid_of
 from nanocloud.models.pod import POD
 from nanocloud.objects import WatchType
 from nanocloud.objects.reflector import reflect
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
     from nanocloud.kubelet.parts import KubeletParts
     from nanocloud.models.meta import Object
     from nanocloud.objects import WatchEvent
 
 log = structlog.get_logger("kubelet")
+
+_NAMES_RETRY_SECONDS = 1.0
 
 
 class Kubelet:
@@ -77,28 +84,49 @@ class Kubelet:
             self._renamed = trio.Event()
             names = published_names(self._pods.values())
             if names != published:
-                await self._parts.network.set_names(names)
+                try:
+                    await self._parts.network.set_names(names)
+                except NanocloudError as exc:
+                    log.warning("names not published", retry_seconds=_NAMES_RETRY_SECONDS, error=str(exc))
+                    await trio.sleep(_NAMES_RETRY_SECONDS)
+                    continue
                 published = names
             await self._renamed.wait()
 
 
 async def collect_orphans(parts: KubeletParts) -> None:
-    """Remove containers, sandboxes and volume uses of pods that the keyspace does not know (any more)."""
+    """Remove containers, sandboxes, volume uses and logs of pods that the keyspace does not know (any more).
+
+    What cannot be removed now is left to the next start: it must not keep the other pods from running.
+    """
     pods = (await parts.store.list(POD)).items
     known = {uid_of(pod) for pod in pods}
     sandboxes = {sandbox_id(uid) for uid in known}
     for container in await parts.runtime.list():
         if container.labels.get(POD_UID) not in known:
-            log.info("collecting a container without a pod", container=container.id)
-            await parts.runtime.remove(container.id)
+            await _collect("container", container.id, partial(parts.runtime.remove, container.id))
     for network in await parts.network.list():
         if network.sandbox not in sandboxes:
-            log.info("collecting a network without a pod", sandbox=network.sandbox)
-            await parts.network.detach(network.sandbox)
+            await _collect("network", network.sandbox, partial(parts.network.detach, network.sandbox))
     for volume in await parts.volume.list():
         for consumer in volume.consumers:
             if consumer not in sandboxes:
-                try:
-                    await parts.volume.unpublish(volume.id, consumer=consumer)
-                except NanocloudError as exc:  # the next start tries again
-                    log.warning("volume not released", volume=volume.id, error=str(exc))
+                unpublish = partial(parts.volume.unpublish, volume.id, consumer=consumer)
+                await _collect("use of a volume", volume.id, unpublish)
+    await trio.to_thread.run_sync(_remove_logs, parts.logs, known)
+
+
+async def _collect(what: str, name: str, remove: Callable[[], Awaitable[None]]) -> None:
+    try:
+        await remove()
+    except NanocloudError as exc:
+        log.warning("something without a pod is left", what=what, name=name, error=str(exc))
+    else:
+        log.info("removed what had no pod", what=what, name=name)
+
+
+def _remove_logs(logs: Path, known: set[str]) -> None:
+    folder = pods_folder(logs)
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.name.rpartition("_")[2] not in known:
+            shutil.rmtree(path, ignore_errors=True)

@@ -19,7 +19,7 @@ from nanocloud.kubelet.backoff import Backoff
 from nanocloud.kubelet.logs import last_line
 from nanocloud.kubelet.prepare import PodSetupError, PreparedPod, prepare_pod, release_pod
 from nanocloud.kubelet.probes import watch_readiness
-from nanocloud.kubelet.status import ContainerObservation, PodObservation, pod_status
+from nanocloud.kubelet.status import ContainerObservation, PodObservation, pod_status, remember
 from nanocloud.kubelet.translate import (
     CONTAINER_NAME,
     POD_UID,
@@ -31,6 +31,7 @@ from nanocloud.kubelet.translate import (
 from nanocloud.models.bundle import BUNDLE, BUNDLE_LABEL
 from nanocloud.models.meta import is_deleting, labels_of, name_of, namespace_of, uid_of
 from nanocloud.models.pod import DEFAULT_GRACE_SECONDS, POD
+from nanocloud.objects import ObjectNotFoundError, PreconditionError
 from nanocloud.providers.runtime import ContainerState
 
 if TYPE_CHECKING:
@@ -78,31 +79,40 @@ class PodWorker:
                     await self._take_down()
                     return
                 await self._run_until_deleted()
+                continue
             except PodSetupError as exc:
-                await self._waiting(exc.word, str(exc))
-                await self._pause(backoff)
+                await self._failed(exc.word, str(exc))
+            except NanocloudError as exc:
+                await self._failed("ContainerRuntimeError", str(exc))
             except Exception as exc:  # the one place where a pod's failure becomes a status and a retry
                 log.exception("pod worker failed", pod=name_of(self._pod), namespace=namespace_of(self._pod))
-                await self._waiting("InternalError", f"{type(exc).__name__}: {exc}")
-                await self._pause(backoff)
+                await self._failed("InternalError", f"{type(exc).__name__}: {exc}")
+            await self._pause(max(backoff.next(), 0.5))
 
-    async def _pause(self, backoff: Backoff) -> None:
-        with trio.move_on_after(max(backoff.next(), 0.5)):
-            await self._deleted.wait()
+    async def _pause(self, seconds: float) -> None:
+        if self._deleted.is_set():
+            await trio.sleep(seconds)
+        else:
+            with trio.move_on_after(seconds):
+                await self._deleted.wait()
 
     async def _run_until_deleted(self) -> None:
-        prepared = await prepare_pod(self._pod, self._parts)
-        self._seen.addresses = prepared.network.addresses
-        self._seen.started_at = self._seen.started_at or self._parts.clock()
-        left = [c for c in await self._parts.runtime.list() if c.labels.get(POD_UID) == self.uid]
         try:
             async with trio.open_nursery() as nursery:
-                for index in range(len(self._seen.containers)):
-                    nursery.start_soon(self._supervise, index, prepared, left)
+                nursery.start_soon(self._run)
                 await self._deleted.wait()
                 nursery.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             raise first_error(group) from None
+
+    async def _run(self) -> None:
+        prepared = await prepare_pod(self._pod, self._parts)
+        self._seen.addresses = prepared.network.addresses
+        self._seen.started_at = self._seen.started_at or self._parts.clock()
+        left = [c for c in await self._parts.runtime.list() if c.labels.get(POD_UID) == self.uid]
+        async with trio.open_nursery() as nursery:
+            for index in range(len(self._seen.containers)):
+                nursery.start_soon(self._supervise, index, prepared, left)
 
     async def _supervise(self, index: int, prepared: PreparedPod, left: Sequence[ContainerStatus]) -> None:
         """Keep one container running for ever."""
@@ -111,9 +121,9 @@ class PodWorker:
         while True:
             backoff.begin()
             try:
-                if running is None:
+                if is_new := running is None:
                     running = await self._start(index, prepared)
-                await self._until_exit(index, running)
+                await self._until_exit(index, running, is_new=is_new)
             except NotFoundError:
                 pass  # removed behind our back: start a new one
             except NanocloudError as exc:
@@ -130,10 +140,12 @@ class PodWorker:
         stored: dict[str, Any] = next(
             (c for c in (self._pod.get("status") or {}).get("containerStatuses") or [] if c["name"] == seen.name), {}
         )
-        seen.restart_count = int(stored.get("restartCount", 0))
+        remember(seen, stored)
         for status in mine[:-1]:
             await self._parts.runtime.remove(status.id)
         if not mine:
+            if "running" in (stored.get("state") or {}):
+                seen.restart_count += 1  # it went with the machine
             return None
         last = mine[-1]
         seen.restart_count = max(seen.restart_count, int(last.labels.get(RESTART_COUNT, "0")))
@@ -167,7 +179,7 @@ class PodWorker:
         seen.ready = False
         return spec.id
 
-    async def _until_exit(self, index: int, container: ContainerId) -> None:
+    async def _until_exit(self, index: int, container: ContainerId, *, is_new: bool) -> None:
         seen = self._seen.containers[index]
         probe = self._pod["spec"]["containers"][index].get("readinessProbe")
 
@@ -181,7 +193,7 @@ class PodWorker:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(watch_readiness, probe, container, self._parts.runtime, report)
-                nursery.start_soon(self._announce, seen)
+                nursery.start_soon(self._announce, seen, is_new)
                 ended = await self._parts.runtime.wait(container)
                 nursery.cancel_scope.cancel()
         except BaseExceptionGroup as group:
@@ -192,21 +204,22 @@ class PodWorker:
         path = log_folder(self._parts.logs, self._pod, seen.name) / f"{seen.restart_count}.log"
         seen.last_words = await trio.to_thread.run_sync(last_line, path) if ended.code else ""
 
-    async def _announce(self, seen: ContainerObservation) -> None:
+    async def _announce(self, seen: ContainerObservation, is_new: bool) -> None:
         await self._write_status()
-        await self._event("Started", f"Started container {seen.name}")
+        if is_new:
+            await self._event("Started", f"Started container {seen.name}")
 
     async def _after_exit(self, index: int, container: ContainerId | None, backoff: Backoff) -> None:
         seen = self._seen.containers[index]
+        has_run = seen.started_at is not None
         seen.started_at, seen.ready = None, False
         container = container or container_id(self.uid, index, seen.restart_count)
         await self._parts.runtime.remove(container)
         await trio.to_thread.run_sync(self._drop_old_logs, seen)
-        if seen.last_exit is not None and seen.last_started_at is not None:
-            seen.restart_count += 1
+        seen.restart_count += has_run
         delay = backoff.next()
         if delay:
-            if seen.last_exit is not None and seen.waiting[0] in ("ContainerCreating", "CrashLoopBackOff"):
+            if has_run and seen.last_exit is not None:
                 seen.waiting = ("CrashLoopBackOff", f"ended with {seen.last_exit.code}; starts again in {delay:g} s")
             await self._event("BackOff", f"Back-off restarting failed container {seen.name}", warning=True)
         await self._write_status()
@@ -236,8 +249,8 @@ class PodWorker:
             await self._parts.store.delete(
                 POD, namespace_of(self._pod), name_of(self._pod), uid=self.uid, grace_seconds=0
             )
-        except NotFoundError:
-            pass  # removed by force before
+        except (NotFoundError, PreconditionError):
+            pass  # removed by force before; another pod may have the name by now
 
     async def _stop(self, container: ContainerId, grace_seconds: float) -> None:
         try:
@@ -254,7 +267,11 @@ class PodWorker:
         except NotFoundError:
             return True
 
-    async def _waiting(self, word: str, message: str) -> None:
+    async def _failed(self, word: str, message: str) -> None:
+        if self._deleted.is_set():
+            log.warning("pod not taken down", pod=name_of(self._pod), reason=word, error=message)
+            await self._event("FailedKillPod", message, warning=True)
+            return
         for seen in self._seen.containers:
             seen.waiting = (word, message)
         await self._event("Failed", f"{word}: {message}", warning=True)
@@ -262,6 +279,8 @@ class PodWorker:
 
     async def _write_status(self) -> None:
         def put(pod: Object) -> None:
+            if uid_of(pod) != self.uid:
+                raise ObjectNotFoundError(POD, name_of(pod))
             pod["status"] = pod_status(pod, self._seen, now=self._parts.clock())
 
         async with self._writing:

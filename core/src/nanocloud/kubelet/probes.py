@@ -48,14 +48,14 @@ async def watch_readiness(
             await trio.sleep(period)
             continue
         failures += 1
-        if failures >= threshold or not ready:
-            if ready or failures == threshold:
-                await report(
-                    False, f"{command[0]} ended with {code}: {output}" if output else f"{command[0]} ended with {code}"
-                )
+        if failures == threshold:
             ready = False
-        await trio.sleep(delay)
-        delay = min(delay * 1.5, LAST_DELAY_SECONDS)
+            await report(False, f"{command[0]} ended with {code}" + (f": {output}" if output else ""))
+        if ready:
+            await trio.sleep(period)  # a service that was ready gets the time that the probe grants it
+        else:
+            await trio.sleep(delay)
+            delay = min(delay * 1.5, LAST_DELAY_SECONDS)
 
 
 async def _ask(

@@ -6,16 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from nanocloud.models.meta import timestamp
+from nanocloud.models.meta import parse_time, timestamp
+from nanocloud.providers.runtime import ExitStatus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nanocloud.models.meta import Object
     from nanocloud.providers.network import IPAddress
-    from nanocloud.providers.runtime import ContainerId, ExitStatus
+    from nanocloud.providers.runtime import ContainerId
 
 ID_SCHEME = "nanocloud://"
+_OUT_OF_MEMORY = "OOMKilled"
 
 
 @attrs.define
@@ -74,6 +76,19 @@ def pod_status(pod: Object, seen: PodObservation, *, now: float) -> dict[str, An
     return status
 
 
+def remember(seen: ContainerObservation, stored: dict[str, Any]) -> None:
+    """Take over what an earlier life of the server wrote of the container and nobody else can tell."""
+    seen.restart_count = int(stored.get("restartCount", 0))
+    ended = (stored.get("lastState") or {}).get("terminated")
+    if ended:
+        seen.last_exit = ExitStatus(
+            code=int(ended["exitCode"]),
+            finished_at=parse_time(ended.get("finishedAt")) or 0.0,
+            out_of_memory=ended.get("reason") == _OUT_OF_MEMORY,
+        )
+        seen.last_started_at, seen.last_words = parse_time(ended.get("startedAt")), ended.get("message", "")
+
+
 def _readiness(ready: bool, missing: list[str]) -> tuple[bool, str, str]:
     if ready:
         return True, "", ""
@@ -129,5 +144,5 @@ def _container(seen: ContainerObservation) -> dict[str, Any]:
 
 def _ended(exit_status: ExitStatus) -> str:
     if exit_status.out_of_memory:
-        return "OOMKilled"
+        return _OUT_OF_MEMORY
     return "Completed" if exit_status.code == 0 else "Error"

@@ -67,8 +67,13 @@ def network_spec(pod: Object) -> SandboxNetworkSpec:
     return SandboxNetworkSpec(sandbox=sandbox_id(uid_of(pod)), owner=owner_of(pod), ports=ports)
 
 
+def pods_folder(logs: Path) -> Path:
+    """Holds one folder a pod, ``<namespace>_<name>_<uid>``."""
+    return logs / "pods"
+
+
 def log_folder(logs: Path, pod: Object, container: str) -> Path:
-    return logs / "pods" / f"{namespace_of(pod)}_{name_of(pod)}_{uid_of(pod)}" / container
+    return pods_folder(logs) / f"{namespace_of(pod)}_{name_of(pod)}_{uid_of(pod)}" / container
 
 
 def name_files(pod: Object, network: SandboxNetwork) -> tuple[ProjectedFile, ...]:

@@ -291,6 +291,9 @@ class Server:
         """Let virtual time pass until ``holds``; AssertionError where it does not come about."""
         limit = trio.current_time() + seconds
         while not await holds():
+            await self.settle()
+            if await holds():
+                return
             if trio.current_time() >= limit:
                 raise AssertionError(f"not within {seconds:g} s: {what or holds}; {await self._shown()}")
             await self._one_step(limit)
