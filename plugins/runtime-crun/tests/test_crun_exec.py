@@ -139,7 +139,7 @@ async def test_signal_and_exit_code_are_told(running: CrunRuntime) -> None:
     assert (await _run(running, "kill -9 $$"))[0] == 137
 
 
-@pytest.mark.parametrize(("argv", "code"), [(("absent",), 127), (("/etc/passwd",), 126), (("/etc",), 126)])
+@pytest.mark.parametrize(("argv", "code"), [(("absent",), 127), (("/absent",), 127), (("/etc/passwd",), 126)])
 @pytest.mark.parametrize("terminal", [False, True])
 async def test_program_that_cannot_be_executed(
     running: CrunRuntime, argv: tuple[str, ...], code: int, terminal: bool
@@ -149,6 +149,17 @@ async def test_program_that_cannot_be_executed(
             text = await _read(session.stdout if session.stderr is None else session.stderr)
             assert await session.wait() == code
     assert text.count(b"executable") == 1
+
+
+async def test_absent_program_reads_no_input(running: CrunRuntime) -> None:
+    async with running.exec(C, ExecSpec(argv=("/absent",), stdin=True)) as session:
+        assert session.stdin is not None
+        with pytest.raises(trio.BrokenResourceError):
+            await session.stdin.send_all(b"x")
+        await session.stdin.aclose()
+        await session.resize(rows=1, columns=1)
+        assert await _read(session.stdout) == b""
+        assert await session.wait() == 127
 
 
 async def test_secrets_are_for_the_user_alone(running: CrunRuntime) -> None:

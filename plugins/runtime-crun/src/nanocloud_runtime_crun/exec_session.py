@@ -27,9 +27,11 @@ from nanocloud_runtime_crun import failures, users
 from nanocloud_runtime_crun import spec as oci
 from nanocloud_runtime_crun._spawn import spawn
 from nanocloud_runtime_crun._threads import run_in_own_thread
+from nanocloud_runtime_crun.exec_absent import AbsentProgram
 from nanocloud_runtime_crun.exec_end import end
 from nanocloud_runtime_crun.exec_streams import Console, TerminalInput, TerminalOutput
 from nanocloud_runtime_crun.processes import identify
+from nanocloud_runtime_crun.rootdir import is_absent
 from nanocloud_runtime_crun.trees import remove_tree
 from nanocloud_runtime_crun.users import User
 from nanocloud_runtime_crun.view import enter
@@ -45,7 +47,6 @@ if TYPE_CHECKING:
     from nanocloud_runtime_crun.record import Folder
 
 _FIRST_SECRET = 3
-_TERMINAL_SECONDS = 1.0
 _MAX_LOG_BYTES = 16384
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
@@ -103,6 +104,10 @@ class CrunSession(ExecSession):
         self.stdin = TerminalInput(os.dup(master)) if stdin else None
         self.stdout = TerminalOutput(os.dup(master))
 
+    @property
+    def has_terminal(self) -> bool:
+        return self._terminal is not None
+
     async def close(self) -> None:
         """Let go of the streams; no byte is sent any more."""
         for stream in (self.stdin, getattr(self, "stdout", None), self.stderr):
@@ -116,9 +121,14 @@ class CrunSession(ExecSession):
 
 
 @asynccontextmanager
-async def open_session(host: Host, folder: Folder, init: Process, spec: ExecSpec) -> AsyncIterator[CrunSession]:
+async def open_session(host: Host, folder: Folder, init: Process, spec: ExecSpec) -> AsyncIterator[ExecSession]:
     """Start the process; on leaving, end it with everything it started if it still runs."""
-    user, process = _describe(folder, init, spec)
+    with _open_root(folder, init) as root:
+        user, process = _describe(folder, root, spec)
+        absent = spec.argv[0].startswith("/") and is_absent(root, spec.argv[0])
+    if absent:
+        yield AbsentProgram(spec.argv[0], stdin=spec.stdin, terminal=spec.terminal)
+        return
     async with contextlib.AsyncExitStack() as stack:
         work = _make_work_folder(folder)
         stack.callback(remove_tree, work)
@@ -139,28 +149,26 @@ async def open_session(host: Host, folder: Folder, init: Process, spec: ExecSpec
             session.child = child = await run_in_own_thread(partial(_spawn_in_view, host, command, given))
             stack.push_async_callback(_leave, host, folder, child)
             if console is not None:
-                session.use_terminal(await _receive_master(console, session, folder), stdin=spec.stdin)
+                await _take_terminal(console, session, folder, stdin=spec.stdin)
         yield session
 
 
-async def _receive_master(console: Console, session: CrunSession, folder: Folder) -> int:
-    """The terminal's master, unless crun ends without making one."""
-    found: list[int] = []
+async def _take_terminal(console: Console, session: CrunSession, folder: Folder, *, stdin: bool) -> None:
+    """Wait for the terminal's master, unless crun ends without making one."""
 
-    async def receive() -> None:
-        found.append(await console.receive())
+    async def take() -> None:
+        master = await console.receive()
+        if master is not None:
+            session.use_terminal(master, stdin=stdin)
         nursery.cancel_scope.cancel()
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(receive)
+        nursery.start_soon(take)
         await session.wait()
-        # A process that ended at once has sent its terminal first: the socket has it already.
-        with trio.move_on_after(_TERMINAL_SECONDS):
-            await trio.sleep_forever()
-        nursery.cancel_scope.cancel()
-    if not found:
+        if not console.was_called:  # what crun has sent before it ended would be there by now
+            nursery.cancel_scope.cancel()
+    if not session.has_terminal:
         raise ProviderError(f"exec in {folder.id} got no terminal: {session.complaint() or 'crun gave no reason'}")
-    return found[0]
 
 
 async def _leave(host: Host, folder: Folder, child: Child) -> None:
@@ -205,14 +213,14 @@ def _memory_file(content: bytes, owner: User) -> Iterator[int]:
         os.close(fd)
 
 
-def _describe(folder: Folder, init: Process, spec: ExecSpec) -> tuple[User, dict[str, Any]]:
+def _describe(folder: Folder, root: int, spec: ExecSpec) -> tuple[User, dict[str, Any]]:
     """The user, and ``process`` of the OCI configuration: the container's own, with what ``spec`` changes."""
     process: dict[str, Any] = folder.read_config()["process"]
     process |= {"terminal": spec.terminal, "args": list(spec.argv)}
     numbers = process["user"]
     user = User(numbers["uid"], numbers["gid"], tuple(numbers.get("additionalGids", ())))
     if spec.user is not None:
-        user = _look_up(folder, init, spec.user)
+        user = users.resolve(root, spec.user)
         process["user"] = {"uid": user.uid, "gid": user.gid, "additionalGids": list(user.groups)}
     if spec.environment is not None:
         # crun takes an empty list for "as the container"; it sets HOME itself where it is missing.
@@ -226,7 +234,9 @@ def _describe(folder: Folder, init: Process, spec: ExecSpec) -> tuple[User, dict
     return user, process
 
 
-def _look_up(folder: Folder, init: Process, user: str) -> User:
+@contextlib.contextmanager
+def _open_root(folder: Folder, init: Process) -> Iterator[int]:
+    """The container's root folder as its processes see it now."""
     try:
         root = os.open(f"/proc/{init.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as exc:
@@ -234,6 +244,6 @@ def _look_up(folder: Folder, init: Process, user: str) -> User:
     try:
         if identify(init.pid) != init:
             raise UnavailableError(f"container {folder.id} has ended")
-        return users.resolve(root, user)
+        yield root
     finally:
         os.close(root)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import array
 import contextlib
 import os
+import select
 import socket
 from typing import TYPE_CHECKING
 
 import trio
-
-from nanocloud.errors import ProviderError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,6 +62,7 @@ class Console:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._called = False
 
     def __enter__(self) -> Console:
         # A socket's name is at most 107 bytes and the folder's may be longer: name it by descriptor.
@@ -77,20 +77,20 @@ class Console:
     def __exit__(self, *_: object) -> None:
         self._listener.close()
 
-    async def receive(self) -> int:
-        """Wait for the master.
+    @property
+    def was_called(self) -> bool:
+        """Whether crun has connected, be it that nobody has looked yet."""
+        return self._called or bool(select.select([self._listener], [], [], 0)[0])
 
-        Raises:
-            ProviderError: crun sent something else.
-        """
-        listener = trio.socket.from_stdlib_socket(self._listener)
-        connection, _ = await listener.accept()
+    async def receive(self) -> int | None:
+        """Wait for the master; None where crun hangs up without sending it."""
+        connection, _ = await trio.socket.from_stdlib_socket(self._listener).accept()
+        self._called = True
         with connection:
-            await trio.lowlevel.wait_readable(connection)
-            _, control, _, _ = await connection.recvmsg(64, socket.CMSG_SPACE(4))
+            _, control, _, _ = await connection.recvmsg(64, socket.CMSG_SPACE(array.array("i").itemsize))
         for level, kind, data in control:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                fds = array.array("i", data[:4])
-                os.set_inheritable(fds[0], False)
-                return fds[0]
-        raise ProviderError("crun handed over no terminal")
+                master = array.array("i", data)[0]
+                os.set_inheritable(master, False)
+                return master
+        return None

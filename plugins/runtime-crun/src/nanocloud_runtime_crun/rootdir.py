@@ -32,3 +32,14 @@ def read_file(root: int, path: str) -> str:
     if len(data) > _MAX_FILE_BYTES:
         raise InvalidError(f"the image's {path} has more than {_MAX_FILE_BYTES} bytes")
     return data.decode(errors="replace")
+
+
+def is_absent(root: int, path: str) -> bool:
+    """True only where nothing is at ``path`` for certain."""
+    try:
+        os.close(openat2(root, path, os.O_PATH, _RESOLVE))
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
