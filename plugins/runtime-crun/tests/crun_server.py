@@ -4,7 +4,8 @@ Usage: crun_server.py STATE_DIR RUN_DIR CGROUP IMAGE LOGS ACTION
 
 ACTION is ``run`` (make and start the containers named below, say "ready", wait for ever), ``create:STEP`` or
 ``remove:STEP``, ``start:STEP``: do that to the container ``victim`` and die by SIGKILL at STEP, the name of a function
-of the package that is about to be called.
+of the package that is about to be called. ``version2`` sees a host with cgroup version 2 alone, runs a container
+with an exec, stops it, and prints the layout and both exit codes.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import attrs
 import trio
 
-from nanocloud.providers.runtime import ContainerId, ContainerSpec, ExecSpec
+from nanocloud.providers.runtime import ContainerId, ContainerSpec, ExecSpec, Resources
+from nanocloud_runtime_crun import _syscalls
 from nanocloud_runtime_crun.runtime import CrunConfig, CrunRuntime
 
 SCRIPTS = {
@@ -52,8 +55,31 @@ def die_at(step: str) -> None:
     setattr(module, function, die)
 
 
+def see_version_2() -> None:
+    """A mount namespace of this process in which cgroup version 2 covers what the machine has."""
+    _syscalls.unshare(_syscalls.CLONE_NEWNS)
+    _syscalls.mount("", "/", "", _syscalls.MS_REC | _syscalls.MS_PRIVATE)
+    _syscalls.mount("cgroup2", "/sys/fs/cgroup", "cgroup2", 0)
+
+
+async def run_on_version_2(runtime: CrunRuntime, wanted: ContainerSpec) -> None:
+    async with runtime:
+        # The controllers are version 1's on the machine of the test, so nothing can be limited.
+        await runtime.create(attrs.evolve(wanted, resources=Resources(pids=None)))
+        await runtime.start(wanted.id)
+        async with runtime.exec(wanted.id, ExecSpec(argv=("sh", "-c", "exit 3"))) as session:
+            executed = await session.wait()
+        stopped = await runtime.stop(wanted.id, grace_seconds=0)
+        print(runtime._host.cgroups.layout.name, executed, stopped.code)
+    await runtime.purge()
+
+
 async def main(state: str, run: str, cgroup: str, image: str, logs: str, action: str) -> None:
     runtime = CrunRuntime(CrunConfig(cgroup=cgroup), state_dir=Path(state), run_dir=Path(run))
+    if action == "version2":
+        see_version_2()
+        await run_on_version_2(runtime, spec("quiet", Path(image), Path(logs)))
+        return
     async with runtime:
         verb, _, step = action.partition(":")
         if verb == "run":

@@ -214,6 +214,12 @@ async def test_record_that_cannot_be_read_takes_its_container_with_it(
             assert not _runs(status.pid)
 
 
+def test_host_with_cgroup_version_2_runs_containers(server: Start) -> None:
+    process = server("version2")
+    told, _ = process.communicate(timeout=60)
+    assert (process.returncode, told) == (0, b"v2 3 137\n")
+
+
 async def test_purge_takes_everything(build_runtime: Callable[[], CrunRuntime], spec: Build, tmp_path: Path) -> None:
     async with build_runtime() as runtime:
         for name in ("a", "b"):

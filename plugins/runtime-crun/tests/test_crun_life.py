@@ -12,6 +12,7 @@ import trio.testing
 
 from nanocloud.errors import InvalidError, ProviderError, UnavailableError
 from nanocloud.providers.runtime import ContainerId, ContainerState, ExecSpec, Mount, ProjectedFile
+from nanocloud_runtime_crun import _syscalls
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -135,6 +136,19 @@ async def test_created_container_runs_nothing_until_it_is_started(
         assert not (tmp_path / "shared/ran").exists()
         with pytest.raises(ProviderError, match="has run already"):
             await runtime.start(C)
+
+
+async def test_start_works_where_tracing_is_forbidden(
+    runtime: CrunRuntime, spec: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(_syscalls, "ptrace", forbidden)
+    await runtime.create(spec("exit 4"))
+    assert (await runtime.start(C)).state is ContainerState.RUNNING
+    with trio.fail_after(30):
+        assert (await runtime.wait(C)).code == 4
 
 
 async def test_started_twice_is_started_once(runtime: CrunRuntime, spec: Build) -> None:

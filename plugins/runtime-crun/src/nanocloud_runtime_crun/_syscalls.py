@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import ctypes
 import os
-import signal
 
 CLONE_FS, CLONE_NEWNS = 0x00000200, 0x00020000
 
-MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 0x1, 0x2, 0x4, 0x8
+MS_NOSUID, MS_NODEV, MS_NOEXEC = 0x2, 0x4, 0x8
 MS_REC, MS_PRIVATE = 0x4000, 0x40000
 MNT_DETACH = 0x2
 
-AT_FDCWD, AT_EMPTY_PATH, AT_RECURSIVE = -100, 0x1000, 0x8000
+AT_FDCWD = -100
 OPEN_TREE_CLONE = 0x1
 MOVE_MOUNT_F_EMPTY_PATH = 0x4
 
@@ -77,14 +76,14 @@ def pivot_root(new: str, old: str) -> None:
     _checked(_libc.syscall(ctypes.c_long(number), os.fsencode(new), os.fsencode(old)), "pivot_root")
 
 
-def open_tree(path: str | os.PathLike[str], flags: int = 0) -> int:
-    """A descriptor of a detached copy of the mount at ``path`` (with its submounts if AT_RECURSIVE)."""
+def open_tree(path: str | os.PathLike[str]) -> int:
+    """A descriptor of a detached copy of the mount at ``path``, without the mounts below it."""
     return _checked(
         _libc.syscall(
             ctypes.c_long(_SYS_OPEN_TREE),
             ctypes.c_int(AT_FDCWD),
             os.fsencode(path),
-            ctypes.c_uint(OPEN_TREE_CLONE | os.O_CLOEXEC | flags),
+            ctypes.c_uint(OPEN_TREE_CLONE | os.O_CLOEXEC),
         ),
         f"open_tree {os.fspath(path)}",
     )
@@ -126,10 +125,3 @@ def ptrace(request: int, pid: int, data: int = 0) -> None:
 def stop_event(status: int) -> int:
     """The PTRACE_EVENT of a stop that waitpid reported; 0 for a plain signal."""
     return status >> 16
-
-
-def signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

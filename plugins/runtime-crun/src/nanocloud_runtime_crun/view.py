@@ -20,6 +20,7 @@ These functions change the calling thread's namespace: they run in a thread of t
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,15 +72,15 @@ def make_base_view(
     paths = [os.path.realpath(path) for path in (*_PROGRAMS, *map(str, programs))]
     paths += [*_KERNEL, os.fspath(cgroup_root), os.fspath(runtime_dir)]
     points = mount_points(Path("/proc/thread-self/mountinfo").read_text(errors="surrogateescape"))
-    copies = [(point, sys.open_tree(point)) for point in needed_mounts(points, paths, os.fspath(cgroup_root))]
-    root = sys.open_tree("/")
-    try:
-        _attach(root, stage)
+    with contextlib.ExitStack() as opened:
+        copies: list[tuple[str, int]] = []
+        for point in ["/", *needed_mounts(points, paths, os.fspath(cgroup_root))]:
+            # A mount over one of its parents may hide a mount point.
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                copies.append((point, sys.open_tree(point)))
+                opened.callback(os.close, copies[-1][1])
         for point, fd in copies:
-            _attach(fd, f"{stage}{point}")
-    finally:
-        for fd in (root, *(fd for _, fd in copies)):
-            os.close(fd)
+            sys.move_mount(fd, os.fspath(stage) if point == "/" else f"{stage}{point}")
     os.chdir(stage)
     sys.pivot_root(".", ".")  # the old root now lies on top of the new one ...
     sys.umount(".", sys.MNT_DETACH)  # ... and goes, with every mount that was not copied
@@ -87,10 +88,6 @@ def make_base_view(
     if hide is not None:
         sys.mount("tmpfs", os.fspath(hide), "tmpfs", sys.MS_NOSUID | sys.MS_NODEV | sys.MS_NOEXEC, "size=1m")
     return os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-
-
-def _attach(fd: int, target: str | Path) -> None:
-    sys.move_mount(fd, os.fspath(target))
 
 
 def enter(base: int) -> None:
@@ -126,7 +123,7 @@ def enter_own(base: int, mounts: Iterable[Borrowed]) -> None:
     enter(base)
     sys.unshare(sys.CLONE_NEWNS)
     for mount in mounts:
-        _attach(mount.fd, mount.target)
+        sys.move_mount(mount.fd, os.fspath(mount.target))
     # A copy of a shared mount is shared with the host until this.
     sys.mount("", "/", "", sys.MS_REC | sys.MS_PRIVATE)
 
