@@ -6,9 +6,7 @@ line that names the object and what was expected; ``hint`` is the second line: w
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
-
-import attrs
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,9 +22,11 @@ class NanocloudError(Exception):
         self.hint = hint
 
 
-@attrs.frozen
-class FieldError:
-    """One bad field: ``field`` is its path (``spec.options.database``), ``message`` says what is allowed."""
+class FieldError(NamedTuple):
+    """One bad field: ``field`` is its path (``spec.options.database``), ``message`` says what is allowed.
+
+    No attrs class: every command imports this module, and attrs would be an eighth of the time of a short one.
+    """
 
     field: str
     message: str

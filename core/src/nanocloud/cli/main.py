@@ -43,7 +43,7 @@ class LazyGroup(typer.core.TyperGroup):
     """Imports a command's module when the command is asked for, and plugins only for a name that core lacks."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return [*COMMANDS, *sorted(_plugin_groups())]
+        return [*COMMANDS, *sorted(_known_groups())]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in COMMANDS:
@@ -58,7 +58,7 @@ class LazyGroup(typer.core.TyperGroup):
         rows = [(name, text) for name, (_, text) in COMMANDS.items()]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
-        if groups := _plugin_groups():
+        if groups := _known_groups():
             with formatter.section("Commands of plugins"):
                 formatter.write_dl([(name, group.help) for name, group in sorted(groups.items())])
 
@@ -77,6 +77,14 @@ def _plugin_groups() -> dict[str, Any]:
     from nanocloud.cli.plugins import command_groups
 
     return {name: group for name, group in command_groups().items() if name not in COMMANDS}
+
+
+def _known_groups() -> dict[str, Any]:
+    """For help and completion, which a broken configuration or plugin must not take away."""
+    try:
+        return _plugin_groups()
+    except NanocloudError:
+        return {}
 
 
 def _plugin_command(name: str) -> Any:

@@ -21,10 +21,11 @@ def _plugin() -> None:
 
 @cache
 def _host() -> PluginHost:
+    from nanocloud import builtin  # not by way of the node: that would import the API server
     from nanocloud.config import load
-    from nanocloud.node import plugin_host
+    from nanocloud.plugins import PluginHost
 
-    return plugin_host(load())
+    return PluginHost(disabled=load().disable_plugins, builtin=builtin)
 
 
 @cache
@@ -44,11 +45,14 @@ def list_plugins(
     """Every plugin: distribution, version, contract, state, hooks."""
     from nanocloud.cli.output import dump, table
     from nanocloud.config import load
-    from nanocloud.plugins import ROLES
+    from nanocloud.plugins import ROLES, PluginConflictError
 
-    host = _host()
+    host, config = _host(), load()
     for role in ROLES.values():  # so that plugins that raise in a hook are told as broken
-        host.named(role.hook, config=load())
+        try:
+            host.named(role.hook, config=config)
+        except PluginConflictError as exc:
+            typer.echo(f"note: {exc}; {exc.hint}", err=True)
     rows: list[dict[str, Any]] = [
         {
             "name": info.name,

@@ -93,11 +93,13 @@ def _create(server: Api, bundle: dict[str, Any]) -> bool:
             raise
     else:
         return True
-    # The service is there: new options are laid over those it has.
+    # The service is there: new options are laid over those it has. From now on it is the user's own, and stays when
+    # the service that it was once installed for goes.
+    notes = {"annotations": {"nanocloud.io/installed-for": None}}
     server.request(
         "PATCH",
         bundles_path(namespace, name),
-        body={"spec": bundle["spec"]},
+        body={"metadata": notes, "spec": bundle["spec"]},
         content_type="application/merge-patch+json",
     )
     return False
