@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from nanocloud.errors import NanocloudError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -12,9 +14,16 @@ PRIVATE_FOLDER, PRIVATE_FILE = 0o700, 0o600
 
 
 def private_folder(path: Path) -> Path:
-    """Make ``path`` and its parents; the last one is ours alone, also when it was there with wider rights."""
-    path.mkdir(parents=True, exist_ok=True, mode=PRIVATE_FOLDER)
-    path.chmod(PRIVATE_FOLDER)
+    """Make ``path`` and its parents; the last one is ours alone, also when it was there with wider rights.
+
+    Raises:
+        NanocloudError: it cannot be; says why.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=PRIVATE_FOLDER)
+        path.chmod(PRIVATE_FOLDER)
+    except OSError as exc:
+        raise NanocloudError(f"the folder {path} cannot be made: {exc.strerror}") from exc
     return path
 
 

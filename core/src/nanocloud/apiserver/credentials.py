@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 from cryptography import x509
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from nanocloud.apiserver.auth import AUTHENTICATED, MastersAuthorizer, User
 from nanocloud.errors import UnauthorizedError
@@ -57,12 +57,23 @@ class NodeAuthenticator:
 
 
 def _by_certificate(der: bytes) -> User:
-    subject = x509.load_der_x509_certificate(der).subject
+    certificate = x509.load_der_x509_certificate(der)
+    if ExtendedKeyUsageOID.SERVER_AUTH in _usages(certificate):
+        # Services have certificates of the same authority for talking to each other; their names are no users.
+        raise UnauthorizedError("the client certificate belongs to a service")
+    subject = certificate.subject
     names = [str(a.value) for a in subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     groups = [str(a.value) for a in subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)]
     if not names:
         raise UnauthorizedError("the client certificate names no user (common name)")
     return User(name=names[0], groups=frozenset({*groups, AUTHENTICATED}))
+
+
+def _usages(certificate: x509.Certificate) -> frozenset[x509.ObjectIdentifier]:
+    try:
+        return frozenset(certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
+    except x509.ExtensionNotFound:
+        return frozenset()
 
 
 class NodeAuthorizer(MastersAuthorizer):

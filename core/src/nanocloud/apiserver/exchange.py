@@ -30,6 +30,7 @@ API_VERSION = "nanocloud.io/v1"
 TOKENS_PATH = "/apis/nanocloud.io/v1/tokens"
 _BODY_LIMIT_BYTES = 512 * 1024
 _LONGEST_GRANT_SECONDS = 30 * 24 * 3600
+_MOST_GROUPS = 64
 
 
 @attrs.frozen(kw_only=True)
@@ -63,7 +64,7 @@ class Exchange:
         spec = structure(await _spec(request), TokenSpec, path="spec", what="Token")
         if not 1 <= spec.ttl_seconds <= _LONGEST_GRANT_SECONDS:
             raise InvalidError(f"spec.ttlSeconds is {spec.ttl_seconds}; it must be 1 to {_LONGEST_GRANT_SECONDS}")
-        grant = Grant(user=_user(spec.user), groups=spec.groups)
+        grant = Grant(user=_user(spec.user), groups=_groups(spec.groups))
         token = await self.grants.create(grant, ttl_seconds=spec.ttl_seconds)
         return _answer("Token", {"token": token, "user": grant.user, "ttlSeconds": spec.ttl_seconds})
 
@@ -89,13 +90,22 @@ class Exchange:
     async def _grant(self, request: Request, spec: CertificateSpec) -> Grant:
         if GRANT_HOLDERS in request.user.groups:
             return await self.grants.redeem(bearer_of(request.scope) or "")
-        return Grant(user=_user(spec.user or request.user.name), groups=spec.groups)
+        return Grant(user=_user(spec.user or request.user.name), groups=_groups(spec.groups))
 
 
 def _user(name: str) -> str:
     if not 1 <= len(name) <= 64 or not name.isprintable():
         raise InvalidError(f"spec.user is {name[:70]!r}; it must be 1 to 64 printable characters")
     return name
+
+
+def _groups(names: list[str]) -> list[str]:
+    if len(names) > _MOST_GROUPS:
+        raise InvalidError(f"spec.groups has {len(names)} entries; at most {_MOST_GROUPS} are allowed")
+    for index, name in enumerate(names):
+        if not 1 <= len(name) <= 64 or not name.isprintable():
+            raise InvalidError(f"spec.groups[{index}] is {name[:70]!r}; it must be 1 to 64 printable characters")
+    return names
 
 
 async def _spec(request: Request) -> Any:

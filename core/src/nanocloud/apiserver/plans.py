@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from nanocloud.controllers.planner import PlannedBundle, Planner
+    from nanocloud.models.meta import Object
     from nanocloud.objects import ObjectStore
+    from nanocloud.planning.workload import WorkloadPlan
 
 PATH = "/apis/nanocloud.io/v1/namespaces/{namespace}/bundles/{name}/plan"
 
@@ -46,27 +48,34 @@ class Plans:
         stored = await self.store.find(BUNDLE, namespace, name)
         wanted = rules.new_object(BUNDLE, body) if stored is None else rules.changed_object(BUNDLE, stored, body, None)
         after = await self.planner.plan(wanted, imagine=True)
-        before = None if stored is None else (await self.planner.plan(stored, imagine=True)).plan
+        before = None if stored is None else await self._present(stored)
         answer: dict[str, Any] = {
             "apiVersion": API_VERSION,
             "kind": "BundlePlan",
             "metadata": {"name": name_of(wanted), "namespace": namespace_of(wanted)},
-            "status": {"bundles": [*_additions(after), _change(after, before)]},
+            "status": {"bundles": [*_additions(after), _change(after, before, installed=stored is not None)]},
         }
         return JSONResponse(answer)
+
+    async def _present(self, stored: Object) -> WorkloadPlan | None:
+        """The plan of the bundle as it is; None where it cannot be planned, which the change may be about to mend."""
+        try:
+            return (await self.planner.plan(stored, imagine=True)).plan
+        except NanocloudError:
+            return None
 
 
 def _additions(planned: PlannedBundle) -> list[dict[str, Any]]:
     unique = {addition.plan.bundle: addition for addition in planned.additions}
-    return [_change(addition, None) for addition in unique.values()]
+    return [_change(addition, None, installed=False) for addition in unique.values()]
 
 
-def _change(planned: PlannedBundle, before: Any) -> dict[str, Any]:
+def _change(planned: PlannedBundle, before: WorkloadPlan | None, *, installed: bool) -> dict[str, Any]:
     changes = diff(before, planned.plan)
     return {
         "name": planned.plan.bundle,
         "service": planned.plan.service,
-        "installed": before is not None,
+        "installed": installed,
         "changes": changes.to_json(),
         "text": changes.text(),
         "plan": describe(planned.plan),

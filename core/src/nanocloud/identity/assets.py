@@ -9,15 +9,18 @@ token.key               signs bearer tokens (32 bytes)
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import socket
 from typing import TYPE_CHECKING
 
 import attrs
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
-from nanocloud.errors import NanocloudError
-from nanocloud.files import private_folder, write_durably
+from nanocloud.errors import CorruptError, NanocloudError
+from nanocloud.files import PRIVATE_FILE, private_folder, write_durably
 from nanocloud.identity.authority import CertificateAuthority, KeyPair
 from nanocloud.secrets import create_key
 
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ADMIN_GROUP = "system:masters"
+_RENEW_BEFORE = dt.timedelta(days=30)
 
 
 @attrs.frozen
@@ -58,19 +62,34 @@ class SecureAssets:
     def prepare(self, *, server_names: Sequence[str] = (), repair: bool = False) -> list[str]:
         """Make what is missing and return what was made; what is there stays, so repeating is safe.
 
-        ``repair`` also issues the server's and the admin's certificates anew, and tightens modes. The CA and the node
-        key are never replaced: everything ever issued or sealed hangs on them.
+        A certificate that does not fit its key, or ends within a month, or lacks one of ``server_names``, is issued
+        anew; ``repair`` does so in any case. The server keeps every name it ever had. The CA and the node key are never
+        replaced: everything ever issued or sealed hangs on them.
+
+        Raises:
+            CorruptError: the authority's key is lost or broken.
+            InvalidError: one of ``server_names`` is no name.
         """
         private_folder(self.folder)
         made = []
+        for left in self.folder.glob(".*.tmp"):  # of a process that was killed while it wrote
+            left.unlink()
         if not self.ca_certificate.exists():
-            CertificateAuthority.create().save(self.ca_certificate, self.key("ca"))
+            CertificateAuthority.create(key=self._old_key()).save(self.ca_certificate, self.key("ca"))
             made.append("certificate authority")
+        elif not self.key("ca").exists():
+            raise CorruptError(
+                f"{self.key('ca')} is missing, the key of {self.ca_certificate}",
+                hint="restore it from a backup; without it a new node has to be made: nanocloud reset, nanocloud setup",
+            )
         authority = self.authority()
-        if repair or not self._usable("server", authority):
-            self._save("server", authority.issue_server(default_server_names(server_names)))
+        server = self._usable("server", authority)
+        known = _names_of(server) if server is not None else ()
+        wanted = default_server_names([*known, *server_names])
+        if repair or not known or not set(server_names) <= set(known):
+            self._save("server", authority.issue_server(wanted))
             made.append("server certificate")
-        if repair or not self._usable("admin", authority):
+        if repair or self._usable("admin", authority) is None:
             self._save("admin", authority.issue_client("admin", [ADMIN_GROUP]))
             made.append("admin certificate")
         for key, what in ((self.node_key, "node key"), (self.token_key, "token key")):
@@ -78,22 +97,37 @@ class SecureAssets:
                 create_key(key)
                 made.append(what)
         for file in self.folder.iterdir():
-            file.chmod(0o600)
+            if file.is_file() and not file.is_symlink():
+                file.chmod(PRIVATE_FILE)
         return made
 
-    def _usable(self, name: str, authority: CertificateAuthority) -> bool:
-        if not (self.certificate(name).exists() and self.key(name).exists()):
-            return False
+    def _old_key(self) -> ec.EllipticCurvePrivateKey | None:
+        """The authority's key where only its certificate is gone."""
+        try:
+            key = serialization.load_pem_private_key(self.key("ca").read_bytes(), password=None)
+        except (OSError, ValueError):
+            return None
+        return key if isinstance(key, ec.EllipticCurvePrivateKey) else None
+
+    def _usable(self, name: str, authority: CertificateAuthority) -> x509.Certificate | None:
+        """The certificate, if it is of the authority, of the key beside it, and good for a while yet."""
         try:
             certificate = x509.load_pem_x509_certificate(self.certificate(name).read_bytes())
             certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(authority.certificate))
+            key = serialization.load_pem_private_key(self.key(name).read_bytes(), password=None)
         except Exception:  # whatever is wrong with it, a new one mends it
-            return False
-        return True
+            return None
+        left = certificate.not_valid_after_utc - dt.datetime.now(dt.UTC)
+        return certificate if key.public_key() == certificate.public_key() and left > _RENEW_BEFORE else None
 
     def _save(self, name: str, pair: KeyPair) -> None:
         write_durably(self.key(name), pair.key)
         write_durably(self.certificate(name), pair.certificate)
+
+
+def _names_of(certificate: x509.Certificate) -> list[str]:
+    alternatives = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return [str(name.value) for name in alternatives]
 
 
 def default_server_names(additional: Sequence[str] = ()) -> list[str]:

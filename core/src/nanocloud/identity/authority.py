@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
+import re
 from typing import TYPE_CHECKING
 
 import attrs
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _ROOT_DAYS, _SERVER_DAYS, CLIENT_DAYS, SERVICE_DAYS = 3650, 397, 365, 397
+_DNS_NAME = re.compile(r"(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*")
+"""As hosts are called in practice; a wildcard stands first and alone."""
+_CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 _BACKDATE = dt.timedelta(minutes=5)  # clocks of clients differ a little
 
 
@@ -44,8 +48,11 @@ class CertificateAuthority:
         self.certificate = certificate.public_bytes(serialization.Encoding.PEM)
 
     @classmethod
-    def create(cls, *, common_name: str = "nanocloud node CA") -> CertificateAuthority:
-        key = ec.generate_private_key(ec.SECP256R1())
+    def create(
+        cls, *, common_name: str = "nanocloud node CA", key: ec.EllipticCurvePrivateKey | None = None
+    ) -> CertificateAuthority:
+        """A new root. Over the ``key`` of a lost one, what that one signed goes on to hold."""
+        key = key or ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
         root = (
             _builder(name, name, key.public_key(), days=_ROOT_DAYS)
@@ -93,7 +100,7 @@ class CertificateAuthority:
         """Certify the public key of a PKCS #10 request for ``user``; everything else the request asks is ignored.
 
         Raises:
-            InvalidError: not a request, a bad signature, or a key of another kind than ECDSA P-256/P-384 or RSA.
+            InvalidError: not a request, a bad signature, or a key of another kind than ECDSA on P-256, P-384 or P-521.
         """
         try:
             request = x509.load_pem_x509_csr(request_pem)
@@ -105,6 +112,8 @@ class CertificateAuthority:
         public = request.public_key()
         if not isinstance(public, ec.EllipticCurvePublicKey):
             raise InvalidError(f"spec.request has a {type(public).__name__}; an elliptic curve key is needed")
+        if not isinstance(public.curve, _CURVES):
+            raise InvalidError(f"spec.request has a key on {public.curve.name}; allowed: P-256, P-384, P-521")
         return self._sign(public, user, groups, (), CLIENT_DAYS, ExtendedKeyUsageOID.CLIENT_AUTH)
 
     def _issue(
@@ -177,10 +186,14 @@ def _usage(*, signing: bool) -> x509.KeyUsage:
 
 
 def _general_name(name: str) -> x509.GeneralName:
+    """Raises InvalidError: neither an address nor a name that can stand in a certificate."""
     try:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
-        return x509.DNSName(name)
+        pass
+    if not _DNS_NAME.fullmatch(name) or len(name) > 253:
+        raise InvalidError(f"{name[:80]!r} is neither a DNS name nor an address")
+    return x509.DNSName(name)
 
 
 def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
