@@ -41,7 +41,7 @@ from nanocloud.kubelet.claims import ClaimsWorker
 from nanocloud.kubelet.kubelet import Kubelet
 from nanocloud.kubelet.parts import KubeletParts
 from nanocloud.models.builtin import builtin_registry
-from nanocloud.objects import EventRecorder, ObjectStore
+from nanocloud.objects import EventRecorder, NamespaceController, ObjectStore
 from nanocloud.observability import metrics
 from nanocloud.planning.expander import expander
 from nanocloud.plugins import PluginHost
@@ -181,7 +181,7 @@ async def run_node(
     node: Node, *, task_status: trio.TaskStatus[Sequence[tuple[str, int]]] = trio.TASK_STATUS_IGNORED
 ) -> None:
     """Run the workers and serve the API until cancelled; reports the addresses once they are bound."""
-    workers: list[Controller] = [BundleController(node.controllers)]
+    workers: list[Controller] = [BundleController(node.controllers), NamespaceController(node.context.store)]
     if node.kubelet is not None:
         workers += [Kubelet(node.kubelet), ClaimsWorker(node.kubelet), BindingsWorker(node.kubelet)]
     elif node.unfit is not None:
