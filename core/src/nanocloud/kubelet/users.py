@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _LIMIT_BYTES = 1024 * 1024
+_LAST_ID, _LONGEST_ID = 2**32 - 2, 10  # 2**32 - 1 means "nobody in particular" to the kernel
 
 
 def numeric_user(user: str, layers: Sequence[Path]) -> tuple[int, int]:
@@ -28,28 +29,34 @@ def numeric_user(user: str, layers: Sequence[Path]) -> tuple[int, int]:
     name, _, group = user.partition(":")
     if not name:
         return 0, _group(group, layers) if group else 0
-    entry = _find(name, 2, _lines(layers, "passwd"))
+    entry = _find(name, _lines(layers, "passwd"), numbers=slice(2, 4))
     if entry is None and not name.isdecimal():
-        raise InvalidError(f"the image has no user {name!r} in /etc/passwd")
-    uid = int(entry[2]) if entry else int(name)
-    gid = int(entry[3]) if entry else 0
+        raise InvalidError(f"the image has no user {name[:80]!r} in /etc/passwd")
+    uid = _number(entry[2] if entry else name, "user")
+    gid = _number(entry[3], "group") if entry else 0
     return uid, _group(group, layers) if group else gid
 
 
 def _group(group: str, layers: Sequence[Path]) -> int:
-    entry = _find(group, 2, _lines(layers, "group"))
+    entry = _find(group, _lines(layers, "group"), numbers=slice(2, 3))
     if entry is None and not group.isdecimal():
-        raise InvalidError(f"the image has no group {group!r} in /etc/group")
-    return int(entry[2]) if entry else int(group)
+        raise InvalidError(f"the image has no group {group[:80]!r} in /etc/group")
+    return _number(entry[2] if entry else group, "group")
 
 
-def _find(wanted: str, number: int, lines: list[str]) -> list[str] | None:
-    """The entry whose name or number is ``wanted``; a broken line is no entry."""
+def _find(wanted: str, lines: list[str], *, numbers: slice) -> list[str] | None:
+    """The entry whose name or number is ``wanted``; a line without its ``numbers`` is no entry."""
     for line in lines:
         fields = line.split(":")
-        if len(fields) > 3 and wanted in (fields[0], fields[number]) and all(f.isdecimal() for f in fields[2:3]):
+        if len(fields) > 3 and wanted in (fields[0], fields[2]) and all(f.isdecimal() for f in fields[numbers]):
             return fields
     return None
+
+
+def _number(text: str, what: str) -> int:
+    if len(text) > _LONGEST_ID or int(text) > _LAST_ID:
+        raise InvalidError(f"the image runs as {what} {text[:20]}; the last number is {_LAST_ID}")
+    return int(text)
 
 
 def _lines(layers: Sequence[Path], name: str) -> list[str]:

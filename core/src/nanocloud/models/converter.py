@@ -7,12 +7,21 @@ fields are refused. A class may set ``__json_names__ = {"attribute": "jsonName"}
 from __future__ import annotations
 
 import typing
+from collections.abc import Callable
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import attrs
 import cattrs
+from cattrs.cols import (
+    homogenous_tuple_structure_factory,
+    is_mapping,
+    is_sequence,
+    list_structure_factory,
+    mapping_structure_factory,
+)
 from cattrs.errors import ForbiddenExtraKeysError
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
@@ -47,20 +56,46 @@ def _enum(value: object, kind: type[Enum]) -> Enum:
     raise ValueError(f"{value!r} is not one of {allowed}")
 
 
+def _number(value: object, _: object) -> float:
+    # JSON and TOML write a whole number without a point.
+    return float(value) if type(value) is int else _exact(value, float)
+
+
 def _path(value: object, _: object) -> Path:
     return Path(_exact(value, str))
 
 
 def _build() -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
-    for scalar in (bool, int, str, float):
+    for scalar in (bool, int, str):
         converter.register_structure_hook(scalar, _exact)
+    converter.register_structure_hook(float, _number)
     converter.register_structure_hook_func(lambda t: isinstance(t, type) and issubclass(t, Enum), _enum)
     converter.register_structure_hook(Path, _path)
     converter.register_unstructure_hook(Path, str)
+    for predicate, factory in ((is_sequence, list_structure_factory), (_is_row, homogenous_tuple_structure_factory)):
+        converter.register_structure_hook_factory(predicate, partial(_only, list, factory, converter))
+    converter.register_structure_hook_factory(is_mapping, partial(_only, dict, mapping_structure_factory, converter))
     converter.register_structure_hook_factory(attrs.has, lambda cls: _structure(converter, cls))
     converter.register_unstructure_hook_factory(attrs.has, lambda cls: _unstructure(converter, cls))
     return converter
+
+
+def _is_row(kind: Any) -> bool:
+    """Whether it is a ``tuple[T, ...]``."""
+    return typing.get_origin(kind) is tuple and typing.get_args(kind)[1:] == (...,)
+
+
+def _only(wanted: type, factory: Callable[[Any, Any], Any], converter: cattrs.Converter, kind: Any) -> Any:
+    """cattrs takes anything that can be iterated: the text "abc" would be a list of three."""
+    generated = factory(kind, converter)
+
+    def structure(value: Any, kind: Any) -> Any:
+        if not isinstance(value, wanted):
+            raise TypeError(f"expected {'a list' if wanted is list else 'an object'}, got {_shown(value)}")
+        return generated(value, kind)
+
+    return structure
 
 
 def _renames(cls: type) -> dict[str, Any]:
