@@ -15,7 +15,7 @@ help:
 
 $(BIN)/uv: packaging/apt-packages.txt
 	@packaging/apt-install packaging/apt-packages.txt
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	@touch $@
 
