@@ -46,11 +46,11 @@ class WorkQueue(Generic[K]):
         assert self._nursery is not None, "run() first"
         if earlier := self._delays.pop(key, None):
             earlier.cancel()
-        self._nursery.start_soon(self._delayed, key, seconds)
+        scope = self._delays[key] = trio.CancelScope()
+        self._nursery.start_soon(self._delayed, key, seconds, scope)
 
-    async def _delayed(self, key: K, seconds: float) -> None:
-        with trio.CancelScope() as scope:
-            self._delays[key] = scope
+    async def _delayed(self, key: K, seconds: float, scope: trio.CancelScope) -> None:
+        with scope:
             await trio.sleep(seconds)
             self.add(key)
         if self._delays.get(key) is scope:

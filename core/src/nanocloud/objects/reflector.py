@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NoReturn
 
 from nanocloud.errors import CompactedError
-from nanocloud.models.meta import name_of, namespace_of
+from nanocloud.models.meta import name_of, namespace_of, uid_of
 from nanocloud.objects.store import WatchEvent, WatchType
 
 if TYPE_CHECKING:
@@ -32,8 +32,9 @@ async def reflect(
     while True:
         page = await store.list(kind)
         fresh = {(namespace_of(obj), name_of(obj)): obj for obj in page.items}
-        for key in known.keys() - fresh.keys():
-            handle(WatchEvent(WatchType.DELETED, known[key], known[key], page.revision))
+        for key, old in known.items():
+            if key not in fresh or uid_of(fresh[key]) != uid_of(old):  # gone, or another one of that name
+                handle(WatchEvent(WatchType.DELETED, old, old, page.revision))
         for obj in fresh.values():
             handle(WatchEvent(WatchType.ADDED, obj, None, page.revision))
         known = fresh
