@@ -93,6 +93,9 @@ def make_base_view(
 def enter(base: int) -> None:
     """Put the calling thread into the base view; its working directory becomes ``/`` and is its own."""
     sys.unshare(sys.CLONE_FS)
+    # Of this thread alone now. crun makes missing mount points with it, and a server's strict umask would close the
+    # folders above them to the container's user.
+    os.umask(0o022)
     sys.setns(base, sys.CLONE_NEWNS)
 
 
