@@ -7,6 +7,7 @@ names the ``user`` and ``groups``. Answers carry the result in ``status``.
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -120,10 +121,11 @@ async def read_json(request: Request) -> Any:
         BadRequestError: too large, or not JSON.
     """
     body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > _BODY_LIMIT_BYTES:
-            raise BadRequestError(f"the body is larger than {_BODY_LIMIT_BYTES} bytes")
+    async with aclosing(request.stream()) as pieces:
+        async for piece in pieces:
+            body += piece
+            if len(body) > _BODY_LIMIT_BYTES:
+                raise BadRequestError(f"the body is larger than {_BODY_LIMIT_BYTES} bytes")
     try:
         return orjson.loads(bytes(body)) if body else {}
     except orjson.JSONDecodeError as exc:

@@ -48,7 +48,8 @@ def config(
     }
     kubeconfig = (
         "apiVersion: v1\nkind: Config\n"
-        f"clusters:\n- name: {cluster}\n  cluster:\n    server: {url}\n    certificate-authority-data: {encoded['ca']}\n"
+        f"clusters:\n- name: {cluster}\n  cluster:\n    server: {url}\n"
+        f"    certificate-authority-data: {encoded['ca']}\n"
         f"users:\n- name: {user}\n  user:\n    client-certificate-data: {encoded['crt']}\n"
         f"    client-key-data: {encoded['key']}\n"
         f"contexts:\n- name: {cluster}\n  context:\n    cluster: {cluster}\n    user: {user}\n"

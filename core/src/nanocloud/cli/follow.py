@@ -27,7 +27,7 @@ class SlowError(NanocloudError):
 def wait_until(
     server: Api, namespace: str, service: str, goal: str, limit_seconds: float, *, quiet: bool = False
 ) -> None:
-    """Follow the bundle until ``Ready``, ``Stopped`` or ``Gone``, telling each new state of it and of what it waits for.
+    """Follow the bundle until ``Ready``, ``Stopped`` or ``Gone``; tell each new state of it and of what it waits for.
 
     Raises:
         FailedError: it failed; says why, as the node says it.

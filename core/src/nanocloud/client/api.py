@@ -84,6 +84,7 @@ class Api:
             raise UnreachableError(f"the connection to {self.endpoint.server} broke: {exc}") from exc
         finally:
             response.close()
+            other.close()
 
     def watch(self, path: str, *, query: Mapping[str, str] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
         """Watch events as (type, object)."""

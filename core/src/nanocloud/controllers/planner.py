@@ -77,7 +77,7 @@ class Planner:
         resolution = await resolve(request, expand=self.expand)
         profile = Profile.of(resolution, service=spec.service, image=image.digest, previous=previous)
         return PlannedBundle(
-            plan=await self._plan(bundle, spec, profile, contract, image, targets, additions),
+            plan=await self._plan(bundle, spec, profile, contract, image, targets),
             profile=profile,
             additions=additions,
         )
@@ -140,9 +140,8 @@ class Planner:
         contract: ImageContract,
         image: Image,
         targets: Mapping[str, Target],
-        additions: tuple[PlannedBundle, ...],
     ) -> WorkloadPlan:
-        planned = {addition.plan.bundle for addition in additions}
+        stored = {name_of(found) for found in (await self.store.list(BUNDLE, namespace_of(bundle))).items}
         desired = DesiredBundle(
             namespace=namespace_of(bundle),
             name=name_of(bundle),
@@ -150,8 +149,14 @@ class Planner:
             security=spec.security,
             force_bindings=(spec.force_bindings or None) != (bundle.get("status") or {}).get("forcedBindings"),
         )
-        inventory = Inventory(installed=frozenset(targets) - planned, targets=targets)
-        return plan(desired, profile, contract, image, inventory)
+        inventory = Inventory(installed=frozenset(stored - {desired.name}), targets=targets)
+        planned = plan(desired, profile, contract, image, inventory)
+        for claim in planned.claims:
+            if claim.encryption_key is not None:
+                message = "volumes are not encrypted on this node yet"
+                field = f"spec.options.{claim.volume.replace('volume-', 'volume_encrypted_')}"
+                raise InvalidError(f"{field}: {message}", [FieldError(field, message)])
+        return planned
 
 
 class RefusedServiceError(InvalidError):

@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING
 import trio
 
 from nanocloud.errors import NanocloudError
-from nanocloud.kubelet.prepare import volume_id
+from nanocloud.kubelet.prepare import volume_id, volume_spec
 from nanocloud.models.core import PERSISTENT_VOLUME_CLAIM
 from nanocloud.models.meta import is_deleting, name_of, namespace_of
 from nanocloud.objects.reflector import reflect
-from nanocloud.planning.quantity import parse_bytes
-from nanocloud.providers.volume import VolumeSpec
 from nanocloud.workqueue import WorkQueue
 
 if TYPE_CHECKING:
@@ -55,7 +53,7 @@ class ClaimsWorker:
         namespace, name = namespace_of(claim), name_of(claim)
         size = claim["spec"]["resources"]["requests"]["storage"]
         try:
-            await self._parts.volume.create(VolumeSpec(id=volume_id(namespace, name), size_bytes=parse_bytes(size)))
+            await self._parts.volume.create(volume_spec(claim))
         except NanocloudError as exc:
             await self._parts.events.record(claim, reason="ProvisioningFailed", message=str(exc), type="Warning")
             raise

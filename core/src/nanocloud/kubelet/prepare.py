@@ -25,7 +25,7 @@ from nanocloud.errors import (
 from nanocloud.kubelet.translate import network_spec, owner_of, sandbox_id
 from nanocloud.kubelet.users import numeric_user, own_fresh_volume
 from nanocloud.models.core import CONFIG_MAP, PERSISTENT_VOLUME_CLAIM, SECRET
-from nanocloud.models.meta import namespace_of, uid_of
+from nanocloud.models.meta import annotations_of, name_of, namespace_of, uid_of
 from nanocloud.planning.quantity import parse_bytes
 from nanocloud.providers.runtime import Mount, ProjectedFile
 from nanocloud.providers.volume import VolumeId, VolumeSpec
@@ -62,8 +62,24 @@ class PreparedPod:
     containers: tuple[PreparedContainer, ...]
 
 
+VOLUME_KEY = "nanocloud.io/volume-key"
+"""Annotation of a claim: the key that its volume is encrypted with."""
+
+
 def volume_id(namespace: str, claim: str) -> VolumeId:
     return VolumeId(f"{namespace}.{claim}")
+
+
+def volume_spec(claim: Object) -> VolumeSpec:
+    """What a claim asks the volume provider for.
+
+    Raises:
+        InvalidError: it asks for encryption, which no provider here gives; plaintext would be worse than none.
+    """
+    if VOLUME_KEY in annotations_of(claim):
+        raise InvalidError(f"claim {name_of(claim)!r} asks for an encrypted volume; volumes are not encrypted here yet")
+    size = claim["spec"]["resources"]["requests"]["storage"]
+    return VolumeSpec(id=volume_id(namespace_of(claim), name_of(claim)), size_bytes=parse_bytes(size))
 
 
 async def prepare_pod(pod: Object, parts: KubeletParts) -> PreparedPod:
@@ -131,11 +147,10 @@ async def _publish(pod: Object, parts: KubeletParts) -> dict[str, Any]:
 async def _publish_claim(pod: Object, claim: str, parts: KubeletParts) -> Any:
     namespace = namespace_of(pod)
     stored = await parts.store.get(PERSISTENT_VOLUME_CLAIM, namespace, claim)
-    size = stored["spec"]["resources"]["requests"]["storage"]
-    volume = volume_id(namespace, claim)
+    wanted = volume_spec(stored)
     # The claims worker makes it too, and may not have come to it yet; creating twice gives the same volume.
-    await parts.volume.create(VolumeSpec(id=volume, size_bytes=parse_bytes(size)))
-    return await parts.volume.publish(volume, consumer=sandbox_id(uid_of(pod)))
+    await parts.volume.create(wanted)
+    return await parts.volume.publish(wanted.id, consumer=sandbox_id(uid_of(pod)))
 
 
 async def _container(

@@ -26,7 +26,11 @@ async def watch_readiness(
     runtime: RuntimeProvider,
     report: Callable[[bool, str], Awaitable[None]],
 ) -> None:
-    """Tell ``report(ready, why_not)`` of each change, until cancelled. Without a probe a running container is ready."""
+    """Tell ``report(ready, why_not)`` of each change, until cancelled. Without a probe a running container is ready.
+
+    A service that starts is not ready for a moment, which is nothing to report; one that takes longer than its probe's
+    period is, once.
+    """
     command = tuple(((probe or {}).get("exec") or {}).get("command") or ())
     if not probe or not command:
         await report(True, "")
@@ -35,21 +39,23 @@ async def watch_readiness(
     timeout = max(float(probe.get("timeoutSeconds", 1)), 5.0)
     period, threshold = float(probe.get("periodSeconds", 10)), int(probe.get("failureThreshold", 3))
     ready, failures, delay = False, 0, FIRST_DELAY_SECONDS
+    patience = trio.current_time() + period
+    told = False
     while True:
         code, output = await _ask(command, container, runtime, timeout)
         if code == _NOT_FOUND and command == (READY_COMMAND,):
             await report(True, "")  # the image says nothing about readiness
             return
         if code == 0:
-            failures, delay = 0, FIRST_DELAY_SECONDS
+            failures, delay, told = 0, FIRST_DELAY_SECONDS, False
             if not ready:
                 ready = True
                 await report(True, "")
             await trio.sleep(period)
             continue
         failures += 1
-        if failures == threshold:
-            ready = False
+        if failures >= threshold and not told and (ready or trio.current_time() >= patience):
+            ready, told = False, True
             await report(False, f"{command[0]} ended with {code}" + (f": {output}" if output else ""))
         if ready:
             await trio.sleep(period)  # a service that was ready gets the time that the probe grants it

@@ -34,8 +34,14 @@ def configure(style: LogFormat) -> None:
         )
     else:
         structlog.configure(
-            processors=[*shared, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=28)],
+            processors=[*shared, _for_people()],
             wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
             logger_factory=structlog.PrintLoggerFactory(sys.stderr),
             cache_logger_on_first_use=False,
         )
+
+
+def _for_people() -> structlog.dev.ConsoleRenderer:
+    # The default formatter prints local variables, and some hold secrets.
+    plain = structlog.dev.plain_traceback
+    return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=28, exception_formatter=plain)
