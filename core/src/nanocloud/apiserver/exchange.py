@@ -7,16 +7,15 @@ names the ``user`` and ``groups``. Answers carry the result in ``status``.
 
 from __future__ import annotations
 
-from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import attrs
-import orjson
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from nanocloud.apiserver.bodies import parse_json, read_bytes
 from nanocloud.apiserver.credentials import EXCHANGE_PATH, GRANT_HOLDERS, bearer_of
-from nanocloud.errors import BadRequestError, InvalidError
+from nanocloud.errors import InvalidError
 from nanocloud.identity.tokens import GRANT_TTL_SECONDS, Grant
 from nanocloud.models.converter import structure
 
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
 API_VERSION = "nanocloud.io/v1"
 TOKENS_PATH = "/apis/nanocloud.io/v1/tokens"
-_BODY_LIMIT_BYTES = 512 * 1024
 _LONGEST_GRANT_SECONDS = 30 * 24 * 3600
 _MOST_GROUPS = 64
 
@@ -118,18 +116,10 @@ async def read_json(request: Request) -> Any:
     """The body as JSON data; an empty one is an empty object.
 
     Raises:
-        BadRequestError: too large, or not JSON.
+        BadRequestError, LimitExceededError: not JSON, too large, or it does not arrive.
     """
-    body = bytearray()
-    async with aclosing(request.stream()) as pieces:
-        async for piece in pieces:
-            body += piece
-            if len(body) > _BODY_LIMIT_BYTES:
-                raise BadRequestError(f"the body is larger than {_BODY_LIMIT_BYTES} bytes")
-    try:
-        return orjson.loads(bytes(body)) if body else {}
-    except orjson.JSONDecodeError as exc:
-        raise BadRequestError(f"the body is not JSON: {exc}") from None
+    body = await read_bytes(request)
+    return parse_json(body) if body else {}
 
 
 def _answer(kind: str, status: dict[str, Any]) -> Response:

@@ -1,0 +1,138 @@
+"""``.../plan``: what would happen, without any of it happening."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from trio.testing import MockClock
+
+from nanocloud.apiserver.app import build_app
+from nanocloud.apiserver.auth import MASTERS, User
+from nanocloud.apiserver.context import ApiContext
+from nanocloud.apiserver.plans import Plans
+from nanocloud.controllers.planner import Planner
+from nanocloud.errors import PluginError
+from nanocloud.images import ImageSources
+from nanocloud.macros import BuiltinMacros
+from nanocloud.models.bundle import BUNDLE
+from nanocloud.planning.expander import expander
+from nanocloud.testkit.simulation import Server, Simulation
+
+PATH = "/apis/nanocloud.io/v1/namespaces/default/bundles/wordpress/plan"
+
+
+class Admin:
+    async def authenticate(self, scope: object) -> User:
+        return User(name="admin", groups=frozenset({MASTERS}))
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Simulation:
+    return Simulation(tmp_path)
+
+
+def planner_of(machine: Simulation, server: Server) -> Planner:
+    images = ImageSources([machine.images])
+    return Planner(store=server.store, profiles=server.profiles, images=images, expand=expander([BuiltinMacros()]))
+
+
+def client_of(machine: Simulation, server: Server, unfit: PluginError | None = None) -> httpx2.AsyncClient:
+    plans = Plans(planner=planner_of(machine, server), store=server.store, unfit=unfit)
+    app = build_app(ApiContext(store=server.store, authenticator=Admin(), routes=tuple(plans.routes())))
+    return httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="https://node")
+
+
+def bundle(**options: str) -> dict[str, Any]:
+    return {"metadata": {"name": "wordpress"}, "spec": {"service": "wordpress", "options": options}}
+
+
+@pytest.fixture
+async def server(machine: Simulation, mock_clock: MockClock) -> AsyncIterator[Server]:
+    async with machine.run() as server:
+        yield server
+
+
+async def test_a_plan_shows_everything_and_changes_nothing(
+    machine: Simulation, server: Server, mock_clock: MockClock
+) -> None:
+    revision = server.store.revision
+    async with client_of(machine, server) as client:
+        answer = await client.post(PATH, json=bundle(database_name="blog"))
+    assert answer.status_code == 200
+    mariadb, wordpress = answer.json()["status"]["bundles"]
+    assert [(b["name"], b["service"], b["installed"]) for b in (mariadb, wordpress)] == [
+        ("mariadb", "mariadb", False),
+        ("wordpress", "wordpress", False),
+    ]
+    assert "blog" in answer.text
+    assert "create_user" in wordpress["text"]
+    assert server.store.revision == revision
+    assert await server.names(BUNDLE) == []
+    assert machine.images.calls.of("ensure") == []
+
+
+async def test_no_secret_is_in_a_plan(machine: Simulation, server: Server, mock_clock: MockClock) -> None:
+    async with client_of(machine, server) as client:
+        answer = await client.post(PATH, json=bundle(database_password="hunter2-hunter2"))
+    assert "hunter2" not in answer.text
+    assert "********" in answer.text
+
+
+async def test_a_plan_of_what_is_there_is_empty_and_of_a_change_the_change(
+    machine: Simulation, server: Server, mock_clock: MockClock
+) -> None:
+    await server.install("wordpress")
+    await server.ready("wordpress")
+    async with client_of(machine, server) as client:
+        (same,) = (await client.post(PATH, json=bundle())).json()["status"]["bundles"]
+        (changed,) = (await client.post(PATH, json=bundle(port_1="81->80"))).json()["status"]["bundles"]
+    assert (same["installed"], same["changes"]) == (True, [])
+    assert changed["changes"] != []
+    assert "81" in changed["text"]
+    assert "8080" in (await server.status("wordpress"))["options"]["port_1"]
+
+
+async def test_a_bundle_that_cannot_be_can_be_planned_with_what_mends_it(
+    machine: Simulation, server: Server, mock_clock: MockClock
+) -> None:
+    await server.install("wordpress", port_1="none")
+    await server.reason("wordpress", "OptionsInvalid")
+    async with client_of(machine, server) as client:
+        broken = await client.post(PATH, json=bundle(port_1="none"))
+        mended = await client.post(PATH, json=bundle(port_1="81->80"))
+    assert broken.status_code == 422
+    assert mended.status_code == 200
+    assert mended.json()["status"]["bundles"][-1]["installed"]
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "told"),
+    [
+        (bundle(nonsense="x"), 422, "nonsense"),
+        ({"spec": {}}, 422, "spec.service"),
+        ({"spec": {"service": "wordpres"}}, 404, "did you mean wordpress?"),
+        ([], 400, "the body must be a Bundle"),
+        ({"metadata": []}, 400, "the body must be a Bundle"),
+    ],
+)
+async def test_what_cannot_be_planned_is_told(
+    machine: Simulation, server: Server, mock_clock: MockClock, body: Any, code: int, told: str
+) -> None:
+    async with client_of(machine, server) as client:
+        answer = await client.post(PATH, json=body)
+    assert answer.status_code == code
+    assert told in answer.text
+
+
+async def test_a_node_without_a_runtime_says_what_is_missing(
+    machine: Simulation, server: Server, mock_clock: MockClock
+) -> None:
+    unfit = PluginError("no runtime provider is installed", hint="install one")
+    async with client_of(machine, server, unfit) as client:
+        answer = await client.post(PATH, json=bundle())
+    assert answer.status_code >= 500
+    assert "no runtime provider is installed" in answer.text
