@@ -216,7 +216,7 @@ class Boxes:
             folder.mkdir()
             with subprocess.Popen(("zstd", "-dcq", self._blob(digest)), stdout=subprocess.PIPE) as unpacker:
                 subprocess.run(("tar", "-xp", "-C", folder), stdin=unpacker.stdout, check=True)
-            for whiteout in folder.rglob(".wh.*"):
+            for whiteout in list(folder.rglob(".wh.*")):
                 gone = whiteout.with_name(whiteout.name.removeprefix(".wh."))
                 whiteout.unlink()
                 os.mknod(gone, 0o020000, os.makedev(0, 0))
