@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import structlog
 import trio
 from hypercorn.config import Config
+from hypercorn.events import Event, Updated
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
@@ -134,7 +135,9 @@ async def _handle(
 
 
 class _Connection(TCPServer):
-    """One connection; like hypercorn's, and it knows who is at the other end."""
+    """One connection; like hypercorn's, and it knows who is at the other end, and that nobody is there any more."""
+
+    _left = False
 
     async def run(self) -> None:
         try:
@@ -147,6 +150,17 @@ class _Connection(TCPServer):
         state: dict[str, Any] = {**self.state, "tls": {"der": certificate}}
         self.state = ConnectionState(state)
         await super().run()
+
+    async def _read_data(self) -> None:
+        await super()._read_data()
+        # The client left. hypercorn would keep the connection until its idle time is over, as one of the many that
+        # are allowed at a time.
+        self._left = True
+        await self.idle_task.stop()
+
+    async def protocol_send(self, event: Event) -> None:
+        if not (self._left and isinstance(event, Updated)):  # nobody is there to be idle
+            await super().protocol_send(event)
 
 
 async def _flush_alert(stream: trio.SSLStream[trio.SocketStream]) -> None:
