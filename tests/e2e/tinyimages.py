@@ -41,15 +41,26 @@ class Layout:
         labels: Mapping[str, Any] | None = None,
         user: str = "",
         passwd: str = "root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n",
+        stop_signal: str = "SIGKILL",
     ) -> str:
-        """Add an image; ``files`` are executable scripts by path, label values that are no text become JSON."""
+        """Add an image; ``files`` are executable scripts by path, label values that are no text become JSON.
+
+        Busybox's servers, as PID 1, ignore SIGTERM; so the default signal is the one that ends them at once.
+        """
         base = _layer({"bin/busybox": BUSYBOX.read_bytes(), "etc/passwd": passwd.encode(), "etc/group": b"root:x:0:\n"})
         top = _layer({path.lstrip("/"): content.encode() for path, content in (files or {}).items()}, applets=True)
         texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in (labels or {}).items()}
         config = {
             "architecture": "amd64",
             "os": "linux",
-            "config": {"Cmd": command, "Labels": texts, "User": user, "Env": ["PATH=/bin:/usr/bin"], "WorkingDir": "/"},
+            "config": {
+                "Cmd": command,
+                "Labels": texts,
+                "User": user,
+                "Env": ["PATH=/bin:/usr/bin"],
+                "WorkingDir": "/",
+                "StopSignal": stop_signal,
+            },
             "rootfs": {"type": "layers", "diff_ids": [_digest(base), _digest(top)]},
         }
         layers = [self._blob(gzip.compress(layer, 1, mtime=0), "layer.v1.tar+gzip") for layer in (base, top)]

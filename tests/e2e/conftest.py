@@ -1,0 +1,68 @@
+"""Real nodes: the fixture ``node`` is one that runs, for all tests of a module; ``new_node`` makes one for a test."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # the modules beside this one
+
+from inventory import cgroups_named, environments_of, host_links, loops_below, mounts_below  # noqa: E402
+from nodes import TestNode, making_node  # noqa: E402
+from tinyimages import BUSYBOX  # noqa: E402
+
+TOOLS = ("crun", "conmon", "nft", "ip", "nsenter", "unshare", "losetup", "mkfs.ext4")
+HERE = Path(__file__).parent
+NUMBERS = count()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    lacking = [tool for tool in TOOLS if shutil.which(tool) is None]
+    lacking += [] if BUSYBOX.exists() else ["busybox-static"]
+    for item in items:
+        if item.path.parent != HERE:
+            continue
+        item.add_marker(pytest.mark.root)
+        if os.geteuid() != 0:
+            item.add_marker(pytest.mark.skip(reason="needs root"))
+        elif lacking:
+            item.add_marker(pytest.mark.skip(reason=f"needs {', '.join(lacking)}"))
+
+
+@pytest.fixture(scope="session")
+def nodes_folder() -> Iterator[Path]:
+    """Where nodes live; when all are done, no trace of them may be left on the machine."""
+    folder = Path(tempfile.mkdtemp(prefix="nc", dir="/tmp"))
+    links = host_links()
+    yield folder
+    left = {
+        "mounts": mounts_below(str(folder)),
+        "loop devices": loops_below(str(folder)),
+        "cgroups": cgroups_named(f"nce2e-{os.getpid()}-"),
+        "processes": environments_of(str(folder)),
+        "links": [link for link in host_links() if link not in links],
+        "state": [str(path) for name in ("s", "r") for path in folder.glob(f"*/{name}")],
+    }
+    assert not any(left.values()), left
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def node(nodes_folder: Path) -> Iterator[TestNode]:
+    with making_node(nodes_folder / str(next(NUMBERS))) as made:
+        yield made
+
+
+@pytest.fixture
+def new_node(nodes_folder: Path) -> Iterator[Callable[..., TestNode]]:
+    """Makes nodes that live as long as the test; takes the options of ``making_node``."""
+    with ExitStack() as stack:
+        yield lambda **options: stack.enter_context(making_node(nodes_folder / str(next(NUMBERS)), **options))
