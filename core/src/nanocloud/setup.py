@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from nanocloud.concurrency import unwrapped
 from nanocloud.errors import LockedError, NanocloudError
 from nanocloud.files import private_folder
 from nanocloud.identity.assets import ADMIN_GROUP, SecureAssets
@@ -57,14 +58,15 @@ async def set_up(
     host = plugin_host(config)
     try:
         storage = host.select("storage", StorageProvider, config)
-        async with storage, Keyspace.open(storage) as keyspace:
-            secret = await TokenStore(keyspace).create(ADMIN) if token else None
-            filled = {role for role, hook, contract in _ROLES if host.named(hook, contract, config=config)}
-            if "network" in filled:
-                async with host.select("network", NetworkProvider, config):
-                    made.append("network")
-            missing = [str(host.missing(role)) for role, _, _ in _ROLES if role not in filled]
-            return SetupReport(made=made, token=secret, missing=missing)
+        with unwrapped():
+            async with storage, Keyspace.open(storage) as keyspace:
+                filled = {role for role, hook, contract in _ROLES if host.named(hook, contract, config=config)}
+                if "network" in filled:
+                    async with host.select("network", NetworkProvider, config):
+                        made.append("network")
+                secret = await TokenStore(keyspace).create(ADMIN) if token else None
+        missing = [str(host.missing(role)) for role, _, _ in _ROLES if role not in filled]
+        return SetupReport(made=made, token=secret, missing=missing)
     except LockedError:
         # A server runs on this folder, so the network stands; certificates it reads when it starts again.
         return SetupReport(made=made, token=None, missing=[])
@@ -114,6 +116,7 @@ async def redeem_locally(config: NodeConfig, token: str, request: bytes) -> tupl
     authority = SecureAssets(config.secure_assets).authority()
     authority.sign_request(request, "check", [])  # a bad request must not use the token up
     storage = plugin_host(config).select("storage", StorageProvider, config)
-    async with storage, Keyspace.open(storage) as keyspace:
-        grant = await TokenStore(keyspace).redeem(token)
+    with unwrapped():
+        async with storage, Keyspace.open(storage) as keyspace:
+            grant = await TokenStore(keyspace).redeem(token)
     return authority.sign_request(request, grant.user, grant.groups), authority.certificate

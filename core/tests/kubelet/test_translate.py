@@ -41,6 +41,7 @@ def spec_of(made: dict[str, Any], config: ImageConfig | None = None, **environme
         image=UnpackedImage(image=image, layers=(Path("/layers/1"),)),
         environment=environment,
         network=NETWORK,
+        peers={},
         mounts=(),
         files=(),
         tmpfs=(),
@@ -80,6 +81,13 @@ def test_nothing_to_run_names_the_image() -> None:
     with pytest.raises(InvalidError, match="image web names no program to run") as caught:
         spec_of(pod())
     assert caught.value.causes[0].field == "spec.containers[0].command"
+
+
+def test_selected_services_are_found_without_a_name_server() -> None:
+    files = {file.path: file.content.decode() for file in name_files(pod(), NETWORK, {"db": ("10.1.0.9", "fd00::9")})}
+    lines = files["/etc/hosts"].splitlines()
+    assert "10.1.0.9\tdb.shop.svc db.nanocloud.local db" in lines
+    assert "fd00::9\tdb.shop.svc db.nanocloud.local db" in lines
 
 
 def test_the_pods_environment_wins_over_the_images() -> None:
@@ -130,7 +138,7 @@ def test_limits(limits: dict[str, str], resources: Resources) -> None:
 
 
 def test_names_that_a_container_knows() -> None:
-    files = {file.path: file.content.decode() for file in name_files(pod(hostname="web"), NETWORK)}
+    files = {file.path: file.content.decode() for file in name_files(pod(hostname="web"), NETWORK, {})}
     assert files["/etc/hostname"] == "web\n"
     assert files["/etc/hosts"].splitlines() == [
         "127.0.0.1\tlocalhost",

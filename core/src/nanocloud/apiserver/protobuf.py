@@ -99,7 +99,9 @@ def decode(body: bytes) -> dict[str, Any]:
         raise BadRequestError(f"the protobuf body is broken: {exc}") from exc
 
 
-def _read(data: bytes, message: Message) -> dict[str, Any]:
+def _read(data: object, message: Message) -> dict[str, Any]:
+    if not isinstance(data, bytes):
+        raise ValueError("a number stands where a message belongs")
     found: dict[str, Any] = {}
     position = 0
     while position < len(data):

@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from nanocloud.cli.output import on_terminal, printable
+from nanocloud.output import on_terminal, printable
 from nanocloud.client.api import Api, bundles_path
 from nanocloud.errors import NanocloudError
 

@@ -43,7 +43,7 @@ def list_plugins(
     output: Annotated[str, typer.Option("--output", "-o", help="table or json.")] = "table",
 ) -> None:
     """Every plugin: distribution, version, contract, state, hooks."""
-    from nanocloud.cli.output import dump, table
+    from nanocloud.output import dump, table
     from nanocloud.config import load
     from nanocloud.plugins import ROLES, PluginConflictError
 

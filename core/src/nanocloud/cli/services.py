@@ -8,7 +8,7 @@ import typer
 
 from nanocloud.cli.follow import FailedError, wait_until
 from nanocloud.cli.options import Curl, Namespace, Service, api, parse_duration
-from nanocloud.cli.output import printable
+from nanocloud.output import printable
 from nanocloud.client.api import Api, ApiError, bundles_path
 from nanocloud.errors import InvalidError, NanocloudError
 
@@ -138,7 +138,7 @@ def _show_plan(server: Api, bundle: dict[str, Any], output: str) -> int:
     answer = server.request("POST", bundles_path(namespace, name, "plan"), body=bundle)
     bundles = answer["status"]["bundles"]
     if output == "json":
-        from nanocloud.cli.output import dump
+        from nanocloud.output import dump
 
         typer.echo(dump(bundles, "json"))
     else:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from nanocloud.cli.options import Curl, api
-from nanocloud.cli.output import colour, dump, printable, table
+from nanocloud.output import colour, dump, printable, table
 from nanocloud.client.api import Api, bundles_path, core_path
 from nanocloud.errors import InvalidError
 

@@ -6,6 +6,7 @@ how far they came, write the status. What has to wait returns; the next change o
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,8 @@ from nanocloud.providers.binding import BindingResult
 from nanocloud.workqueue import WorkQueue
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from nanocloud.controllers.parts import ControllerParts
     from nanocloud.controllers.planner import PlannedBundle
     from nanocloud.models.bundle import BundleSpec
@@ -272,11 +275,8 @@ class BundleController:
         self, bundle: Object, spec: BundleSpec, planned: PlannedBundle | None, blocked: BlockedError
     ) -> None:
         bindings = [_summary(binding) for binding in await children.children(self._parts.store, BINDING, bundle)]
-        before: dict[str, bool] = {}
 
         def put(found: Object) -> None:
-            before.update({kind.value: condition_is_true(found, kind.value) for kind in BundleCondition})
-            before["failed"] = (found.get("status") or {}).get("phase") == BundlePhase.FAILED.value
             status = found.setdefault("status", {})
             if planned is not None:
                 plan = planned.plan
@@ -291,21 +291,22 @@ class BundleController:
                 status["forcedBindings"] = spec.force_bindings
             set_progress(found, blocked.reached, blocked.obstacle, stopped=not spec.start)
 
+        # Told first: a crash in between tells twice, which is counted; the other way round it would never be told.
+        await self._tell(bundle, put, blocked.obstacle)
         try:
-            written = await self._parts.store.modify(
-                BUNDLE, namespace_of(bundle), name_of(bundle), put, subresource="status"
-            )
+            await self._parts.store.modify(BUNDLE, namespace_of(bundle), name_of(bundle), put, subresource="status")
         except (NotFoundError, ConflictError):
             return  # it went, or changed: its watch event comes back here
-        await self._tell(written, before, blocked)
 
-    async def _tell(self, bundle: Object, before: dict[str, bool], blocked: BlockedError) -> None:
-        """Events for what changed: conditions that came true, and a failure when it begins."""
+    async def _tell(self, bundle: Object, put: Callable[[Object], None], why: Obstacle | None) -> None:
+        """Events for what changes: conditions that come true, and a failure when it begins."""
+        after = copy.deepcopy(bundle)
+        put(after)
         for kind in BundleCondition:
-            if condition_is_true(bundle, kind.value) and not before[kind.value]:
+            if condition_is_true(after, kind.value) and not condition_is_true(bundle, kind.value):
                 await self._parts.events.record(bundle, reason=kind.value, message=_SENTENCES[kind])
-        why = blocked.obstacle
-        if why is not None and why.failed and not before["failed"]:
+        failed_before = (bundle.get("status") or {}).get("phase") == BundlePhase.FAILED.value
+        if why is not None and why.failed and not failed_before:
             await self._parts.events.record(bundle, reason=why.reason, message=why.message, type="Warning")
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from nanocloud.kubelet.claims import FINALIZER as VOLUME_FINALIZER
+from nanocloud.kubelet.translate import SERVICES
 from nanocloud.models.binding import BINDING
 from nanocloud.models.bundle import BUNDLE_LABEL, RESTARTED_AT
 from nanocloud.models.core import PERSISTENT_VOLUME_CLAIM, SECRET
@@ -129,6 +130,7 @@ async def ensure_pod(store: ObjectStore, bundle: Object, plan: WorkloadPlan, *, 
     """
     wanted = _adopt(_copy(plan.pod), bundle)
     notes = wanted["metadata"].setdefault("annotations", {})
+    notes[SERVICES] = ",".join(sorted({service.bundle for service in plan.services}))
     notes[RESTARTED_AT] = annotations_of(bundle).get(RESTARTED_AT, "")
     notes[SPEC_HASH] = _hash({"spec": wanted["spec"], "restarted": notes[RESTARTED_AT], "secrets": secrets})
     found = await store.find(POD, plan.namespace, name_of(wanted))

@@ -166,6 +166,7 @@ class PodWorker:
             image=ready.image,
             environment=ready.environment,
             network=prepared.network,
+            peers=prepared.peers,
             mounts=ready.mounts,
             files=ready.files,
             tmpfs=ready.tmpfs,

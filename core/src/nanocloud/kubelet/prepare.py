@@ -22,10 +22,11 @@ from nanocloud.errors import (
     PortInUseError,
     VolumeFullError,
 )
-from nanocloud.kubelet.translate import network_spec, owner_of, sandbox_id
+from nanocloud.kubelet.translate import network_spec, owner_of, sandbox_id, selected_services
 from nanocloud.kubelet.users import numeric_user, own_fresh_volume
 from nanocloud.models.core import CONFIG_MAP, PERSISTENT_VOLUME_CLAIM, SECRET
 from nanocloud.models.meta import annotations_of, name_of, namespace_of, uid_of
+from nanocloud.models.pod import POD
 from nanocloud.planning.quantity import parse_bytes
 from nanocloud.providers.runtime import Mount, ProjectedFile
 from nanocloud.providers.volume import VolumeId, VolumeSpec
@@ -59,6 +60,8 @@ class PreparedContainer:
 @attrs.frozen(kw_only=True)
 class PreparedPod:
     network: SandboxNetwork
+    peers: dict[str, tuple[str, ...]]
+    """Selected service to the addresses of its pod."""
     containers: tuple[PreparedContainer, ...]
 
 
@@ -101,7 +104,16 @@ async def prepare_pod(pod: Object, parts: KubeletParts) -> PreparedPod:
                 "CreateContainerConfigError", partial(_container, pod, container, image, volumes, network, parts)
             )
         )
-    return PreparedPod(network=network, containers=tuple(ready))
+    return PreparedPod(network=network, peers=await _peers(pod, parts), containers=tuple(ready))
+
+
+async def _peers(pod: Object, parts: KubeletParts) -> dict[str, tuple[str, ...]]:
+    found = {}
+    for service in selected_services(pod):
+        peer = await parts.store.find(POD, namespace_of(pod), f"{service}-0")
+        addresses = ((peer or {}).get("status") or {}).get("podIPs") or []
+        found[service] = tuple(entry["ip"] for entry in addresses)
+    return found
 
 
 async def release_pod(pod: Object, parts: KubeletParts, *, for_good: bool) -> None:

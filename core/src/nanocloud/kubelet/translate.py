@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from nanocloud.errors import FieldError, InvalidError
-from nanocloud.models.meta import name_of, namespace_of, uid_of
+from nanocloud.models.meta import annotations_of, name_of, namespace_of, uid_of
 from nanocloud.planning.quantity import parse_bytes
 from nanocloud.providers.network import PortMapping, SandboxId, SandboxNetwork, SandboxNetworkSpec
 from nanocloud.providers.runtime import (
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 POD_UID, POD_NAMESPACE, POD_NAME = "nanocloud.io/pod-uid", "nanocloud.io/pod-namespace", "nanocloud.io/pod-name"
 CONTAINER_NAME, RESTART_COUNT, IMAGE = "nanocloud.io/container", "nanocloud.io/restart-count", "nanocloud.io/image"
 CLUSTER_DOMAIN = "nanocloud.local"
+SERVICES = "nanocloud.io/services"
+"""Annotation of a pod: the services that its bundle selected, joined by commas."""
 
 _VARIABLE = re.compile(r"\$(?:\$|\(([A-Za-z_][A-Za-z0-9_.-]*)\))")
 
@@ -76,11 +78,23 @@ def log_folder(logs: Path, pod: Object, container: str) -> Path:
     return pods_folder(logs) / f"{namespace_of(pod)}_{name_of(pod)}_{uid_of(pod)}" / container
 
 
-def name_files(pod: Object, network: SandboxNetwork) -> tuple[ProjectedFile, ...]:
-    """``/etc/hosts``, ``/etc/hostname`` and ``/etc/resolv.conf``; programs stall or refuse without them."""
+def selected_services(pod: Object) -> tuple[str, ...]:
+    """The bundles of its namespace that the pod's bundle selected."""
+    return tuple(filter(None, annotations_of(pod).get(SERVICES, "").split(",")))
+
+
+def name_files(pod: Object, network: SandboxNetwork, peers: Mapping[str, Sequence[str]]) -> tuple[ProjectedFile, ...]:
+    """``/etc/hosts``, ``/etc/hostname`` and ``/etc/resolv.conf``; programs stall or refuse without them.
+
+    ``peers``, service to addresses, are the services that the pod cannot do without: with them in ``/etc/hosts`` it
+    finds them also while no server runs to answer for names.
+    """
     hostname = pod["spec"].get("hostname") or name_of(pod)
     hosts = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback"]
     hosts += [f"{address}\t{hostname}" for address in network.addresses]
+    for service, addresses in sorted(peers.items()):
+        names = f"{service}.{namespace_of(pod)}.svc {service}.{CLUSTER_DOMAIN} {service}"
+        hosts += [f"{address}\t{names}" for address in addresses]
     resolv = [f"nameserver {address}" for address in network.nameservers]
     resolv += [f"search {namespace_of(pod)}.svc {CLUSTER_DOMAIN}", "options ndots:2"]
     return tuple(
@@ -97,6 +111,7 @@ def container_spec(
     image: UnpackedImage,
     environment: Mapping[str, str],
     network: SandboxNetwork,
+    peers: Mapping[str, Sequence[str]],
     mounts: Sequence[Mount],
     files: Sequence[ProjectedFile],
     tmpfs: Sequence[str],
@@ -137,7 +152,7 @@ def container_spec(
         hostname=pod["spec"].get("hostname") or name_of(pod),
         network_namespace=network.namespace_path,
         mounts=tuple(mounts),
-        files=(*name_files(pod, network), *files),
+        files=(*name_files(pod, network, peers), *files),
         tmpfs=tuple(tmpfs),
         resources=_resources(container),
         security=_security(container),

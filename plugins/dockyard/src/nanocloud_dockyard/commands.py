@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from nanocloud.cli.output import dump, printable, table
+from nanocloud.output import dump, printable, table
 from nanocloud.config import load
 from nanocloud.errors import InvalidError
 from nanocloud_dockyard import recipes, services
