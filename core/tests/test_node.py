@@ -1,0 +1,259 @@
+"""The node as a whole: opened with the plugins that there are, serving over TLS, stopped by a signal."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import httpx2
+import pytest
+import trio
+from structlog.testing import capture_logs
+
+from nanocloud import builtin, hookimpl
+from nanocloud import node as node_module
+from nanocloud.concurrency import unwrapped
+from nanocloud.config import NodeConfig
+from nanocloud.errors import LockedError, NotFoundError, PluginError, ProviderError
+from nanocloud.identity.assets import SecureAssets
+from nanocloud.models.bundle import BUNDLE
+from nanocloud.models.meta import name_of
+from nanocloud.node import Node, open_node, run_node, serve_until_signal
+from nanocloud.plugins import PluginHost
+from nanocloud.providers.image import ImageConfig
+from nanocloud.testkit import FakeImages, FakeNetwork, FakeRuntime, FakeVolume
+from nanocloud.testkit.planning import MARIADB
+
+BUNDLES = "/apis/nanocloud.io/v1/namespaces/default/bundles"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> NodeConfig:
+    config = NodeConfig(state_dir=tmp_path / "state", run_dir=tmp_path / "run", listen="127.0.0.1:0")
+    SecureAssets(config.secure_assets).prepare()
+    return config
+
+
+class Fakes:
+    """The providers of a whole node, as one plugin."""
+
+    NANOCLOUD_CONTRACT = "1"
+
+    def __init__(self, folder: Path) -> None:
+        self.runtime, self.network, self.images = FakeRuntime(), FakeNetwork(), FakeImages()
+        self.volume = FakeVolume(folder / "volumes")
+        labels = {"io.nanocloud.options": json.dumps(MARIADB)}
+        self.images.add("mariadb", ImageConfig(entrypoint=("mariadbd",), labels=labels))
+
+    def module(self) -> ModuleType:
+        module = ModuleType("fakes")
+        offers = {"runtime": self.runtime, "network": self.network, "volume": self.volume, "image": self.images}
+        for role, provider in offers.items():
+
+            def offer(provider: object = provider) -> list[object]:
+                return [provider]
+
+            setattr(module, f"nanocloud_{role}_providers", hookimpl(_without_arguments(offer)))
+        module.NANOCLOUD_CONTRACT = "1"  # type: ignore[attr-defined]
+        return module
+
+
+def _without_arguments(offer: Any) -> Any:
+    def hook() -> Any:
+        return offer()
+
+    return hook
+
+
+class Entry:
+    """An entry point whose module is at hand."""
+
+    name, value, dist = "fakes", "fakes", None
+
+    def __init__(self, module: ModuleType) -> None:
+        self._module = module
+
+    def load(self) -> ModuleType:
+        return self._module
+
+
+def host(*modules: ModuleType) -> PluginHost:
+    return PluginHost(builtin=builtin, installed=[Entry(module) for module in modules])  # type: ignore[misc]
+
+
+@pytest.fixture
+def fakes(tmp_path: Path) -> Fakes:
+    return Fakes(tmp_path)
+
+
+def client_for(config: NodeConfig, address: tuple[str, int], *, certificate: bool = True) -> httpx2.AsyncClient:
+    assets = SecureAssets(config.secure_assets)
+    context = ssl.create_default_context(cafile=assets.ca_certificate)
+    if certificate:
+        context.load_cert_chain(assets.certificate("admin"), assets.key("admin"))
+    return httpx2.AsyncClient(base_url=f"https://127.0.0.1:{address[1]}", verify=context, trust_env=False)
+
+
+@asynccontextmanager
+async def served(node: Node) -> AsyncIterator[httpx2.AsyncClient]:
+    async with trio.open_nursery() as nursery:
+        (address,) = await nursery.start(run_node, node)
+        with trio.fail_after(30):
+            async with client_for(node.config, address) as client:
+                yield client
+        nursery.cancel_scope.cancel()
+
+
+async def wait_for(node: Node, name: str, phase: str) -> dict[str, Any]:
+    async with node.context.store.watch(BUNDLE, after=0) as events:
+        async for event in events:
+            if name_of(event.object) == name and (event.object.get("status") or {}).get("phase") == phase:
+                return event.object
+    raise AssertionError("the watch ended")
+
+
+async def test_a_service_is_installed_over_the_api_and_runs(config: NodeConfig, fakes: Fakes) -> None:
+    async with open_node(config, host(fakes.module())) as node, served(node) as client:
+        bundle = {"metadata": {"name": "mariadb"}, "spec": {"service": "mariadb"}}
+        answer = await client.post(BUNDLES, json=bundle)
+        assert answer.status_code == 201
+        running = await wait_for(node, "mariadb", "Running")
+        assert running["status"]["options"]["root_password"] == "********"
+        assert len(fakes.runtime.running) == 1
+        pods = (await client.get("/api/v1/namespaces/default/pods")).json()["items"]
+        assert [pod["metadata"]["name"] for pod in pods] == ["mariadb-0"]
+        metrics = (await client.get("/metrics")).text
+        assert 'nanocloud_reconcile_seconds_count{queue="bundles"}' in metrics
+        assert "nanocloud_keyspace_revision" in metrics
+    assert len(fakes.runtime.running) == 1, "containers outlive the server"
+
+
+async def test_core_alone_serves_the_api_and_says_what_is_missing(config: NodeConfig) -> None:
+    async with open_node(config, host()) as node:
+        assert node.kubelet is None
+        assert str(node.unfit) == "no runtime provider is installed"
+        with capture_logs() as logs:
+            async with served(node) as client:
+                assert (await client.get("/version")).status_code == 200
+                await client.post(BUNDLES, json={"metadata": {"name": "mariadb"}, "spec": {"service": "mariadb"}})
+                failed = await wait_for(node, "mariadb", "Failed")
+        assert failed["status"]["reason"] == "PluginMissing"
+        assert "pip install nanocloud-runtime-crun" in failed["status"]["message"]
+        assert "services cannot run on this node" in {entry["event"] for entry in logs}
+
+
+async def test_plugins_bring_resources_controllers_routes_admission_and_metrics(
+    config: NodeConfig, fakes: Fakes
+) -> None:
+    from prometheus_client.core import GaugeMetricFamily
+    from starlette.requests import Request
+    from starlette.responses import PlainTextResponse
+    from starlette.routing import Route
+
+    from nanocloud.errors import ForbiddenError
+
+    started = trio.Event()
+
+    class Worker:
+        name = "watcher"
+
+        async def run(self) -> None:
+            started.set()
+            await trio.sleep_forever()
+
+    class NoRedis:
+        name = "no-redis"
+
+        def admit(self, operation: str, kind: Any, obj: dict[str, Any], old: Any, requester: Any) -> dict[str, Any]:
+            if kind.kind == "Bundle" and obj["spec"]["service"] == "redis":
+                raise ForbiddenError(f"no redis for {requester.name}")
+            return obj
+
+    async def hello(request: Request) -> PlainTextResponse:
+        return PlainTextResponse(f"hello {request.user.name}")
+
+    module = fakes.module()
+    extra: dict[str, Any] = {
+        "nanocloud_controllers": lambda: [Worker()],
+        "nanocloud_routes": lambda: [Route("/hello", hello)],
+        "nanocloud_admission": lambda: [NoRedis()],
+        "nanocloud_metrics": lambda: [GaugeMetricFamily("acme_answers", "Answers.", value=42)],
+    }
+    for name, answer in extra.items():
+        setattr(module, name, hookimpl(_without_arguments(answer)))
+    async with open_node(config, host(module)) as node, served(node) as client:
+        await started.wait()
+        assert (await client.get("/hello")).text == "hello admin"
+        assert "acme_answers 42.0" in (await client.get("/metrics")).text
+        refused = await client.post(BUNDLES, json={"metadata": {"name": "x"}, "spec": {"service": "redis"}})
+        assert refused.status_code == 403
+        assert "no redis for admin" in refused.text
+
+
+async def test_a_node_that_was_not_set_up_says_so(tmp_path: Path) -> None:
+    config = NodeConfig(state_dir=tmp_path / "state", run_dir=tmp_path / "run")
+    with pytest.raises(NotFoundError) as caught:
+        async with open_node(config, host()):
+            pass
+    assert caught.value.hint == "run: nanocloud setup"
+
+
+async def test_two_servers_on_one_folder_are_refused(config: NodeConfig) -> None:
+    async with open_node(config, host()):
+        with pytest.raises(LockedError), unwrapped():
+            async with open_node(config, host()):
+                pass
+
+
+async def test_an_unknown_choice_of_provider_is_an_error(config: NodeConfig, fakes: Fakes) -> None:
+    import attrs
+
+    wrong = attrs.evolve(config, runtime="podman")
+    with pytest.raises(PluginError, match=r"node\.runtime is 'podman', which no plugin offers"), unwrapped():
+        async with open_node(wrong, host(fakes.module())):
+            pass
+
+
+async def test_a_provider_that_cannot_open_closes_those_before_it(config: NodeConfig, fakes: Fakes) -> None:
+    @contextmanager
+    def refuse() -> Iterator[None]:
+        raise ProviderError("no nftables on this host")
+
+    fakes.network.lifespan = refuse  # type: ignore[assignment, method-assign]
+    with pytest.raises(ProviderError, match="no nftables"), unwrapped():
+        async with open_node(config, host(fakes.module())):
+            pass
+    async with open_node(config, host()):
+        pass  # the storage was let go
+
+
+async def test_a_client_certificate_can_be_required(config: NodeConfig) -> None:
+    import attrs
+
+    strict = attrs.evolve(config, require_client_certificate=True)
+    async with open_node(strict, host()) as node, served(node) as client:
+        assert (await client.get("/healthz")).text == "ok"
+        async with client_for(strict, ("", client.base_url.port or 0), certificate=False) as stranger:
+            with pytest.raises(httpx2.HTTPError):
+                await stranger.get("/healthz")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_ends_the_server(
+    config: NodeConfig, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    monkeypatch.setattr(node_module, "plugin_host", lambda _: host())
+    with capture_logs() as logs, trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve_until_signal, config)
+            while not any(entry["event"] == "nanocloud is serving" for entry in logs):
+                await trio.testing.wait_all_tasks_blocked(0.01)
+            os.kill(os.getpid(), number)
+    assert logs[-1] == {"event": "stopping", "signal": number.name, "log_level": "info"}
