@@ -1,7 +1,8 @@
 """buildah with a store of its own: nothing of the host's default storage, registries or policies is used.
 
 Folder ``builder/store/``: ``root`` (images), ``run`` (locks and mount counts, worthless after a crash), ``scratch``
-and the four configuration files, written anew each time.
+and the configuration files, written anew each time. Outside it buildah only keeps a cache of layer digests, in
+``/var/lib/containers/cache``, for which it has no switch; it can be deleted.
 """
 
 from __future__ import annotations

@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from nanocloud.output import dump, printable, table
 from nanocloud.config import load
 from nanocloud.errors import InvalidError
+from nanocloud.output import dump, printable, table
 from nanocloud_dockyard import recipes, services
-from nanocloud_dockyard.builder import Builder
+from nanocloud_dockyard.builder import Builder, BuildError
 
 app = typer.Typer(help="The catalogue of services, and their images.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -31,7 +31,12 @@ def build(
         recipes.load(name)  # all names are known before the first build begins
     builder = Builder(load().state_dir, progress=_tell)
     for index, name in enumerate(names):
-        result = builder.build(name, force=force, rebuild_base=rebuild_base and index == 0)
+        try:
+            result = builder.build(name, force=force, rebuild_base=rebuild_base and index == 0)
+        except BuildError as exc:
+            for line in exc.tail.splitlines():
+                typer.echo(f"  | {printable(line)}", err=True)
+            raise
         if result.built:
             typer.echo(f"{name}: built in {result.seconds:.0f} s")
         else:
