@@ -42,9 +42,10 @@ check: dev-venv
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
+# Images of the catalogue are built below .cache once, and reused.
 test: check
 	@packaging/apt-install packaging/apt-packages.txt packaging/apt-packages-test.txt
-	@$(BIN)/pytest
+	@NANOCLOUD_TEST_STATE=$(CURDIR)/.cache/images $(BIN)/pytest
 
 format: dev-venv
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
