@@ -24,6 +24,7 @@ import pytest
 import trustme
 
 from nanocloud_dockyard.builder import Builder
+from nanocloud_dockyard.decompress import DigestedInput, LayerStream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -214,8 +215,13 @@ class Boxes:
         folder = self._layers / digest.removeprefix("sha256:")
         if not folder.exists():
             folder.mkdir()
-            with subprocess.Popen(("zstd", "-dcq", self._blob(digest)), stdout=subprocess.PIPE) as unpacker:
-                subprocess.run(("tar", "-xp", "-C", folder), stdin=unpacker.stdout, check=True)
+            blob = self._blob(digest)
+            with blob.open("rb") as source:
+                stream = LayerStream(DigestedInput(source.read, blob.stat().st_size))
+                with subprocess.Popen(("tar", "-xp", "-C", folder), stdin=subprocess.PIPE) as tar:
+                    assert tar.stdin
+                    shutil.copyfileobj(stream, tar.stdin)
+                assert tar.returncode == 0
             for whiteout in list(folder.rglob(".wh.*")):
                 gone = whiteout.with_name(whiteout.name.removeprefix(".wh."))
                 whiteout.unlink()
