@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+import trio.testing
 
 from nanocloud.errors import UnavailableError
 from nanocloud.providers.storage import Committed, RecordPut, Transaction
@@ -133,3 +134,16 @@ async def test_an_interrupted_compaction_is_finished_by_the_next_start(tmp_path:
         assert info.size_bytes > 1_000_000
         await storage.compact(2000)
         assert (await storage.info()).size_bytes < 100_000
+
+
+async def test_a_reader_that_gives_up_while_a_commit_comes_in_leaves_quietly(tmp_path: Path) -> None:
+    async with SqliteStorage(tmp_path / "keyspace") as storage:
+        done = await storage.transact(Transaction((), (RecordPut(b"a", b"1"),)))
+        assert isinstance(done, Committed)
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(storage.wait_beyond, done.revision)
+                await trio.testing.wait_all_tasks_blocked()
+                scope.cancel()
+                storage._committed(done.revision + 1)  # before the reader runs and sees that it was cancelled
+        assert scope.cancelled_caught

@@ -137,8 +137,9 @@ class SqliteStorage(StorageProvider):
             try:
                 await waiter[2].wait()
             except trio.Cancelled:
-                self._waiters.remove(waiter)
-                heapq.heapify(self._waiters)
+                if waiter in self._waiters:  # a commit may have come after the cancellation, and taken it out
+                    self._waiters.remove(waiter)
+                    heapq.heapify(self._waiters)
                 raise
         return self._revision
 
