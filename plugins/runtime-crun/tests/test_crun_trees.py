@@ -61,6 +61,17 @@ def test_wide_tree_is_removed(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_removal_that_is_stopped_is_taken_up_again(tmp_path: Path) -> None:
+    for number in range(30):
+        (tmp_path / f"tree/{number}/a/b").mkdir(parents=True)
+        (tmp_path / f"tree/{number}/file").touch()
+    answers = iter([False] * 20 + [True] * 1000)
+    remove_tree(tmp_path / "tree", stopped=lambda: next(answers))
+    assert 0 < len(list((tmp_path / "tree").iterdir())) < 30
+    remove_tree(tmp_path / "tree")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_absent_tree_and_absent_parent_are_no_error(tmp_path: Path) -> None:
     remove_tree(tmp_path / "absent")
     remove_tree(tmp_path / "absent/absent")

@@ -4,8 +4,8 @@ Three layouts exist. *Version 2*: one hierarchy at the root. *Version 1*: one hi
 *Hybrid*: version 1 plus a version 2 hierarchy at ``unified``, which may own controllers; then crun 1.8.1 refuses to
 work and the view hides that folder (see ``view``).
 
-A container lives in ``<parent>/<id>`` of each hierarchy, its monitor in ``<parent>/conmon``: outside the server's own
-group, so that stopping the server's service unit stops neither.
+A container lives in ``<parent>/<id>`` of each hierarchy, its monitor in ``<parent>/_monitors/<id>``: outside the
+server's own group, so that stopping the server's service unit stops neither.
 
 Source: Linux Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/.
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from nanocloud.providers.runtime import Resources
 
 MOUNT = Path("/sys/fs/cgroup")
-MONITORS = "conmon"
+MONITORS = "_monitors"
 _PERIOD_MICROSECONDS = 100_000
 _LEAST_QUOTA = 1_000  # the kernel takes no less than 1 ms a period
 # The number of a device, and what a container may do with it: null, zero, full, random, urandom, tty, console, ptmx,
@@ -135,25 +135,40 @@ class Cgroups:
         roots = [self.layout.root / name for name in self.layout.hierarchies]
         return [*roots, self.layout.unified] if self.layout.unified else roots
 
-    def place_monitor(self, pid: int) -> None:
-        """Move a monitor out of the server's own groups; where the server is at the root there is nothing to leave."""
+    def place_monitor(self, container: str, pid: int) -> None:
+        """Move a monitor that has started nothing yet into a group of its own.
+
+        One hierarchy is enough to find everything it starts: nobody leaves a group by forking. In the others it is
+        moved where the server's own group is not the root, so that it does not share the server's fate.
+        """
         own = own_groups(Path("/proc/self/cgroup").read_text())
+        tracking = self._tracking()
         for root in self._roots():
             name = "" if root in (self.layout.root, self.layout.unified) else root.name.split(",")[0]
             # A new cpuset group takes no process before it is given processors, and limits nothing by itself.
-            if name == "cpuset" or own.get(name, "/") == "/":
+            if root != tracking and (name == "cpuset" or own.get(name, "/") == "/"):
                 continue
-            folder = Path(f"{root}{self.parent}/{MONITORS}")
-            # Read-only or delegated hierarchies: the monitor works where it is, it only shares the server's fate.
+            folder = Path(f"{root}{self.parent}/{MONITORS}/{container}")
+            # Read-only or delegated hierarchies: the monitor works where it is.
             with contextlib.suppress(OSError):
                 folder.mkdir(parents=True, exist_ok=True)
                 (folder / "cgroup.procs").write_text(str(pid))
 
+    def _tracking(self) -> Path:
+        """The hierarchy in which a monitor always has its own group."""
+        names = self.layout.hierarchies
+        return self.layout.root / ("pids" if "pids" in names else names[-1])
+
+    def makers(self, container: str) -> list[int]:
+        """The container's monitor, and what it has started that has not become the container."""
+        return _read_members(Path(f"{self._tracking()}{self.parent}/{MONITORS}/{container}"))
+
     def members(self, container: str) -> list[int]:
         """The processes of a container, as the host numbers them."""
         for hierarchy in self.layout.hierarchies:
-            with contextlib.suppress(OSError):
-                return [int(pid) for pid in (self._folder(hierarchy, container) / "cgroup.procs").read_text().split()]
+            folder = self._folder(hierarchy, container)
+            if folder.is_dir():
+                return _read_members(folder)
         return []
 
     def out_of_memory(self, container: str) -> bool:
@@ -170,6 +185,7 @@ class Cgroups:
         """Remove the container's groups; its processes have ended. Repeats safely."""
         for root in self._roots():
             _remove_group(Path(f"{root}{self.parent}/{container}"))
+            _remove_group(Path(f"{root}{self.parent}/{MONITORS}/{container}"))
 
     def remove_parent(self) -> None:
         """Remove ``parent`` where nothing is left in it."""
@@ -177,6 +193,13 @@ class Cgroups:
             with contextlib.suppress(OSError):
                 _remove_group(Path(f"{root}{self.parent}/{MONITORS}"))
                 Path(f"{root}{self.parent}").rmdir()
+
+
+def _read_members(folder: Path) -> list[int]:
+    try:
+        return [int(pid) for pid in (folder / "cgroup.procs").read_text().split()]
+    except OSError:
+        return []
 
 
 def _remove_group(folder: Path) -> None:

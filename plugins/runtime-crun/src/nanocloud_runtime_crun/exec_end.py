@@ -36,18 +36,19 @@ if TYPE_CHECKING:
 _REAP_SECONDS = 5.0
 
 
-async def end(host: Host, container: str, crun: Process) -> None:
-    """Kill the session of ``crun``; returns when ``crun`` has ended."""
-    await trio.to_thread.run_sync(_kill, host, container, crun)
+async def end(host: Host, container: str, crun: Process) -> bool:
+    """Kill the session of ``crun``; returns when ``crun`` has ended, True if anything had to be killed."""
+    killed = await trio.to_thread.run_sync(_kill, host, container, crun)
     with trio.move_on_after(_REAP_SECONDS):
         await wait_gone(crun)
     send_signal(crun, signal.SIGKILL)
     await wait_gone(crun)
+    return killed
 
 
-def _kill(host: Host, container: str, crun: Process) -> None:
+def _kill(host: Host, container: str, crun: Process) -> bool:
     if not send_signal(crun, signal.SIGSTOP):
-        return
+        return False
     while (own := read_stat(crun.pid)) and own.state not in "TtZX":
         os.sched_yield()  # on another processor it finishes the system call it is in: microseconds
     killed: set[Process] = set()
@@ -58,6 +59,7 @@ def _kill(host: Host, container: str, crun: Process) -> None:
         mates = {pid for pid in host.cgroups.members(container) if (s := read_stat(pid)) and s.session in sessions}
         below = descendants([crun.pid]) | mates
     send_signal(crun, signal.SIGCONT if killed else signal.SIGKILL)
+    return bool(killed)
 
 
 async def end_sessions(host: Host, folder: Folder) -> None:

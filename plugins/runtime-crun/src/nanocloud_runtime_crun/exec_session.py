@@ -13,6 +13,7 @@ import fcntl
 import itertools
 import json
 import os
+import signal
 import struct
 import termios
 from contextlib import asynccontextmanager
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from nanocloud_runtime_crun.record import Folder
 
 _FIRST_SECRET = 3
+_KILLED = 128 + signal.SIGKILL
 _MAX_LOG_BYTES = 16384
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
@@ -56,6 +58,7 @@ class CrunSession(ExecSession):
 
     def __init__(self, work: Path) -> None:
         self.child: Child | None = None
+        self.killed = False
         self._log = work / "crun.log"
         self._terminal: int | None = None
         self.stdin = None
@@ -70,6 +73,8 @@ class CrunSession(ExecSession):
     async def wait(self) -> int:
         assert self.child is not None
         code = await self.child.wait()
+        if self.killed:
+            return _KILLED  # crun does not always tell what became of a process that died while crun was stopped
         # crun says on standard error why it executed nothing, but ends with 1 for every reason.
         words = self.complaint() if code else ""
         return failures.exit_code(words) if words else code
@@ -147,7 +152,7 @@ async def open_session(host: Host, folder: Folder, init: Process, spec: ExecSpec
                 argv.append(f"--console-socket={console.path}")
             command = host.crun_command(f"--log={work / 'crun.log'}", "--log-format=json", *argv, folder.id)
             session.child = child = await run_in_own_thread(partial(_spawn_in_view, host, command, given))
-            stack.push_async_callback(_leave, host, folder, child)
+            stack.push_async_callback(_leave, host, folder, session, child)
             if console is not None:
                 await _take_terminal(console, session, folder, stdin=spec.stdin)
         yield session
@@ -171,12 +176,12 @@ async def _take_terminal(console: Console, session: CrunSession, folder: Folder,
         raise ProviderError(f"exec in {folder.id} got no terminal: {session.complaint() or 'crun gave no reason'}")
 
 
-async def _leave(host: Host, folder: Folder, child: Child) -> None:
+async def _leave(host: Host, folder: Folder, session: CrunSession, child: Child) -> None:
     with trio.CancelScope(shield=True):
         if not child.ended:
             crun = identify(child.pid)
             if crun is not None:
-                await end(host, folder.id, crun)
+                session.killed = await end(host, folder.id, crun)
             await child.wait()
 
 

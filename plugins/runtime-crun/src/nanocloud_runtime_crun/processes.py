@@ -100,10 +100,9 @@ def every_pid() -> Iterator[int]:
 
 def command_line(pid: int) -> list[str]:
     """Empty for kernel threads, zombies and processes that are gone."""
-    try:
+    data = b""
+    with contextlib.suppress(OSError):
         data = Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return []
     return [os.fsdecode(word) for word in data.removesuffix(b"\0").split(b"\0")] if data else []
 
 

@@ -7,11 +7,13 @@ import itertools
 import os
 import threading
 import time
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
 import structlog
+import trio
 
 from nanocloud.errors import CorruptError, ProviderError
 from nanocloud_runtime_crun import _syscalls as sys
@@ -23,7 +25,7 @@ from nanocloud_runtime_crun.trees import remove_tree
 from nanocloud_runtime_crun.view import mount_points
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator
 
     from nanocloud_runtime_crun.cgroups import Cgroups
     from nanocloud_runtime_crun.host import Host
@@ -78,26 +80,28 @@ def set_aside(host: Host, name: str) -> None:
             return
 
 
-@contextlib.contextmanager
-def collecting_stores(host: Host) -> Iterator[None]:
+@asynccontextmanager
+async def collecting_stores(host: Host) -> AsyncIterator[None]:
     """Remove what was set aside, beside the body: millions of files take minutes, so nobody waits for it.
 
-    A tree that is half removed when the server ends is taken up by the next one.
+    A tree that is half removed when the server ends is taken up by the next one. When the context is left nobody
+    touches the folders any more.
     """
     stop = threading.Event()
-    threading.Thread(target=_collect, args=(host.store_dir / _TRASH, stop), name="crun-trash", daemon=True).start()
+    thread = threading.Thread(target=_collect, args=(host.store_dir / _TRASH, stop), name="crun-trash", daemon=True)
+    thread.start()
     try:
         yield
     finally:
         stop.set()
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(thread.join)
 
 
 def _collect(trash: Path, stop: threading.Event) -> None:
     for name in os.listdir(trash) if trash.exists() else ():
-        if stop.is_set():
-            return
         try:
-            remove_tree(trash / name)
+            remove_tree(trash / name, stopped=stop.is_set)
         except OSError as exc:
             log.warning("writable layer could not be removed", path=str(trash / name), reason=str(exc))
 

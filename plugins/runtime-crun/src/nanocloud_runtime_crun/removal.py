@@ -2,19 +2,19 @@
 
 The order matters: processes first (a monitor that still works would make new things), then crun's state, the cgroups,
 the writable layer, and the folder last. The folder is what says that something is left to do.
+
+``crun delete`` is not asked: it would do no more than this (there are no hooks, and killing and cgroups are done
+here), takes longer than all the rest, and refuses what a killed ``crun create`` has left.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 from typing import TYPE_CHECKING
 
 import trio
 
-from nanocloud.errors import CommandError, CorruptError
-from nanocloud_runtime_crun._spawn import spawn
-from nanocloud_runtime_crun._threads import run_in_own_thread
+from nanocloud.errors import CorruptError
 from nanocloud_runtime_crun.processes import (
     Process,
     command_line,
@@ -25,10 +25,8 @@ from nanocloud_runtime_crun.processes import (
     wait_gone,
 )
 from nanocloud_runtime_crun.trees import remove_tree
-from nanocloud_runtime_crun.view import enter
 
 if TYPE_CHECKING:
-    from nanocloud_runtime_crun._spawn import Child
     from nanocloud_runtime_crun.host import Host
     from nanocloud_runtime_crun.record import Folder
 
@@ -38,7 +36,6 @@ _MONITOR_SECONDS = 10.0
 async def take_down(host: Host, folder: Folder) -> None:
     """Remove the container and everything it holds but its log. Repeats safely."""
     await kill(host, folder)
-    await _crun_delete(host, folder.id)
     await trio.to_thread.run_sync(_remove_files, host, folder)
 
 
@@ -56,9 +53,10 @@ async def kill(host: Host, folder: Folder) -> None:
             await wait_gone(record.monitor)
         _kill(record.monitor, killed)
     else:
-        while kill_all(await trio.to_thread.run_sync(_makers, host, folder), killed):
+        while kill_all(await trio.to_thread.run_sync(_find_makers, host, folder), killed):
             pass
-    while kill_all(host.cgroups.members(folder.id), killed):
+    # A process moves from the makers to the members, never back: asked in this order none is missed.
+    while kill_all([*host.cgroups.makers(folder.id), *host.cgroups.members(folder.id)], killed):
         pass
     for process in killed:
         await wait_gone(process)
@@ -69,8 +67,11 @@ def _kill(process: Process, killed: set[Process]) -> None:
         kill_all([process.pid], killed)
 
 
-def _makers(host: Host, folder: Folder) -> set[int]:
-    """The conmon and crun processes that were started for the container's folder, and everything below them."""
+def _find_makers(host: Host, folder: Folder) -> set[int]:
+    """The conmon and crun processes that were started for the container's folder, and everything below them.
+
+    For a monitor that its server had no time to put into a group.
+    """
     path, programs = os.fspath(folder.path), (os.fspath(host.conmon), os.fspath(host.crun))
     roots = set()
     for pid in every_pid():
@@ -80,32 +81,8 @@ def _makers(host: Host, folder: Folder) -> set[int]:
     return roots | descendants(roots)
 
 
-async def _crun_delete(host: Host, container: str) -> None:
-    """``crun delete``: crun's own state, and the cgroups as far as crun sees them."""
-    if not (host.crun_root / container / "status").exists():
-        return
-
-    def start() -> tuple[Child, int]:
-        enter(host.view)
-        read, write = os.pipe2(os.O_CLOEXEC)
-        try:
-            return spawn(host.crun_command("delete", "--force", container), {2: write}), read
-        finally:
-            os.close(write)
-
-    child, complaints = await run_in_own_thread(start)
-    try:
-        code = await child.wait()
-        if code and (host.crun_root / container / "status").exists():
-            words = os.read(complaints, 4096).decode(errors="replace")
-            raise CommandError(["crun", "delete", "--force", container], code, words)
-    finally:
-        os.close(complaints)
-
-
 def _remove_files(host: Host, folder: Folder) -> None:
-    remove_tree(host.crun_root / folder.id)  # a create that was killed leaves a folder that crun cannot read
+    remove_tree(host.crun_root / folder.id)
     host.cgroups.remove(folder.id)
     remove_tree(host.store(folder.id))
-    with contextlib.suppress(FileNotFoundError):
-        remove_tree(folder.path)
+    remove_tree(folder.path)

@@ -83,7 +83,7 @@ class CrunRuntime(RuntimeProvider, Removable):
         self._opened = host
         try:
             await recovery.recover(host)
-            with recovery.collecting_stores(host):
+            async with recovery.collecting_stores(host):
                 yield
         finally:
             self._opened = None
@@ -152,7 +152,7 @@ class CrunRuntime(RuntimeProvider, Removable):
         folder = host.folder(spec.id)
         recovery.set_aside(host, spec.id)
         waiting = await run_in_own_thread(partial(creation.build, host, spec))
-        host.cgroups.place_monitor(waiting.child.pid)
+        host.cgroups.place_monitor(spec.id, waiting.child.pid)
         try:
             running = await let_go(waiting, folder)
         except CreateError as exc:

@@ -25,8 +25,11 @@ _GETFLAGS, _SETFLAGS = 0x80086601, 0x40086602
 _KEPT_FLAGS = ~(0x10 | 0x20)
 
 
-def remove_tree(path: Path) -> None:
-    """Remove ``path`` and all below it; no error where it is not there. Repeats safely after a crash."""
+def remove_tree(path: Path, *, stopped: Callable[[], bool] = lambda: False) -> None:
+    """Remove ``path`` and all below it; no error where it is not there. Repeats safely after a crash.
+
+    ``stopped`` is asked before each entry: True leaves the rest for another time.
+    """
     try:
         parent = os.open(path.parent, _FOLDER)
     except FileNotFoundError:
@@ -38,18 +41,20 @@ def remove_tree(path: Path) -> None:
             top = os.open(path.name, _FOLDER, dir_fd=parent)
         except FileNotFoundError:
             return
-        _empty(top)
-        os.rmdir(path.name, dir_fd=parent)
+        if _empty(top, stopped):
+            _retry_without_flags(parent, path.name, lambda name, fd: os.rmdir(name, dir_fd=fd))
     finally:
         os.close(parent)
 
 
-def _empty(folder: int) -> None:
-    """Remove everything in ``folder`` and close it."""
+def _empty(folder: int, stopped: Callable[[], bool]) -> bool:
+    """Remove everything in ``folder`` and close it; False when it was stopped."""
     above: list[tuple[int, int, str]] = []  # device, inode of each parent, and the name by which it was left
     try:
         while True:
-            name = _next_folder(folder)
+            name = _next_folder(folder, stopped)
+            if stopped():
+                return False
             if name is not None:
                 here = os.fstat(folder)
                 below = os.open(name, _FOLDER, dir_fd=folder)
@@ -66,15 +71,17 @@ def _empty(folder: int) -> None:
                     raise OSError(errno.ESTALE, "a folder was moved while it was being removed")
                 _retry_without_flags(folder, name, lambda name, fd: os.rmdir(name, dir_fd=fd))
             else:
-                return
+                return True
     finally:
         os.close(folder)
 
 
-def _next_folder(folder: int) -> str | None:
+def _next_folder(folder: int, stopped: Callable[[], bool]) -> str | None:
     """Remove the files in ``folder`` up to the first folder that is not empty, and name that."""
     with os.scandir(folder) as entries:
         for entry in entries:
+            if stopped():
+                return None
             if not _unlink(folder, entry.name):
                 try:
                     _retry_without_flags(folder, entry.name, lambda name, fd: os.rmdir(name, dir_fd=fd))
