@@ -3,8 +3,8 @@
 File format: TOML at ``/etc/nanocloud/config.toml`` (or ``$NANOCLOUD_CONFIG``). The table ``[node]`` holds NodeConfig's
 fields in snake_case; every other table belongs to the plugin of that name. Environment variables win over the file:
 ``NANOCLOUD_STATE_DIR``, ``NANOCLOUD_RUN_DIR``, ``NANOCLOUD_LISTEN``, ``NANOCLOUD_STORAGE``, ``NANOCLOUD_RUNTIME``,
-``NANOCLOUD_NETWORK``, ``NANOCLOUD_VOLUME``, ``NANOCLOUD_REQUIRE_CLIENT_CERTIFICATE``, ``NANOCLOUD_DISABLE_PLUGINS``
-and ``NANOCLOUD_CSI_ROOT`` (the field ``root`` of the table ``[csi-loop]``).
+``NANOCLOUD_NETWORK``, ``NANOCLOUD_VOLUME``, ``NANOCLOUD_BINDING``, ``NANOCLOUD_REQUIRE_CLIENT_CERTIFICATE``,
+``NANOCLOUD_DISABLE_PLUGINS`` and ``NANOCLOUD_CSI_ROOT`` (the field ``root`` of the table ``[csi-loop]``).
 """
 
 from __future__ import annotations

@@ -126,7 +126,8 @@ def nanocloud_controllers(context: NodeContext) -> Sequence[Controller]:
 def nanocloud_routes(context: NodeContext) -> Sequence[BaseRoute]:
     """Offer HTTP routes beside the generic ones. Called once while the API server starts.
 
-    Requests arrive authenticated: ``request.user`` is the caller. A path that a core route already has is refused.
+    Requests arrive authenticated: ``request.user`` is the caller. They are asked after core's own routes and before the
+    paths of kinds.
     """
     return ()
 
@@ -136,7 +137,7 @@ def nanocloud_commands() -> Sequence[CommandGroup]:
     """Offer command groups (``nanocloud <name> ...``).
 
     Called when the command line needs a name that core does not have, or prints its help: keep the module that
-    implements the hook free of heavy imports. A name that core has is refused.
+    implements the hook free of heavy imports. A name that core has stays core's.
     """
     return ()
 

@@ -13,7 +13,7 @@ from nanocloud.kubelet.bindings import MAX_ATTEMPTS
 from nanocloud.models.binding import BINDING
 from nanocloud.models.bundle import BUNDLE
 from nanocloud.models.core import EVENT, SECRET
-from nanocloud.models.meta import condition
+from nanocloud.models.meta import condition, condition_is_true
 from nanocloud.models.pod import POD
 from nanocloud.testkit import FakeProgram, FakeVolume
 from nanocloud.testkit.planning import MARIADB, MARIADB_EXPORTS, WORDPRESS
@@ -505,14 +505,24 @@ async def test_one_slow_answer_does_not_take_a_service_out(machine: Simulation, 
 
 
 async def test_an_image_without_a_script_is_ready_when_it_runs(machine: Simulation, mock_clock: MockClock) -> None:
-    async def no_such_file(_: FakeExec) -> int:
-        return 127
-
-    machine.runtime.exec_handler = no_such_file
+    machine.add_image("mariadb", MARIADB, ready_script=False)
     async with machine.run() as server:
         await server.install("mariadb")
         await server.ready("mariadb")
-        assert len(machine.runtime.calls.of("exec")) == 1
+        assert machine.runtime.calls.of("exec") == []
+
+
+async def test_a_script_that_cannot_find_a_program_is_not_ready(machine: Simulation, mock_clock: MockClock) -> None:
+    async def no_such_program(_: FakeExec) -> int:
+        return 127
+
+    machine.runtime.exec_handler = no_such_program
+    async with machine.run() as server:
+        await server.install("mariadb")
+        await server.pass_time(60)
+        bundle = await server.bundle("mariadb")
+        assert bundle is not None
+        assert not condition_is_true(bundle, "Ready")
 
 
 async def test_a_container_that_vanishes_is_made_again(machine: Simulation, mock_clock: MockClock) -> None:

@@ -85,12 +85,6 @@ async def test_a_service_that_was_ready_fails_only_after_its_threshold_of_period
     ]
 
 
-async def test_an_image_without_the_script_is_ready(tmp_path: Path, autojump_clock: MockClock) -> None:
-    handler, asked = answers(127)
-    assert await watched(tmp_path, handler, seconds=60) == [(0, True, "")]
-    assert len(asked) == 1
-
-
 async def test_a_script_that_hangs_counts_as_a_failure(tmp_path: Path, autojump_clock: MockClock) -> None:
     async def hangs(_: FakeExec) -> int:
         await trio.sleep_forever()

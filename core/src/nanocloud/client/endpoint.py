@@ -78,7 +78,7 @@ def find_endpoint(environ: Mapping[str, str] = os.environ) -> Endpoint:
     if environ.get("KUBECONFIG"):
         return from_kubeconfig(Path(environ["KUBECONFIG"].split(os.pathsep)[0]))
     state = Path(environ.get("NANOCLOUD_STATE_DIR") or "/var/lib/nanocloud.io")
-    if not environ.get("NANOCLOUD_STATE_DIR") and environ.get("NANOCLOUD_CONFIG"):
+    if not environ.get("NANOCLOUD_STATE_DIR") and _has_file(environ):
         state = _configured(environ, "state_dir", state)
     assets = state / "secure_assets"
     if os.access(assets / "admin.key", os.R_OK):
@@ -100,10 +100,15 @@ def find_endpoint(environ: Mapping[str, str] = os.environ) -> Endpoint:
 def local_address(environ: Mapping[str, str]) -> str:
     """Where the node's own server listens, as a client reaches it."""
     listen = environ.get("NANOCLOUD_LISTEN") or "127.0.0.1:6443"
-    if not environ.get("NANOCLOUD_LISTEN") and environ.get("NANOCLOUD_CONFIG"):
+    if not environ.get("NANOCLOUD_LISTEN") and _has_file(environ):
         listen = str(_configured(environ, "listen", listen))
     host, _, port = listen.rpartition(":")
     return f"127.0.0.1:{port}" if host in ("0.0.0.0", "[::]", "::", "") else listen  # noqa: S104
+
+
+def _has_file(environ: Mapping[str, str]) -> bool:
+    """Reading the configuration costs imports; most nodes have no file."""
+    return bool(environ.get("NANOCLOUD_CONFIG")) or os.access("/etc/nanocloud/config.toml", os.R_OK)
 
 
 def _configured(environ: Mapping[str, str], field: str, default: Any) -> Any:

@@ -67,7 +67,7 @@ class Planner:
         if name in _chain or len(_chain) >= _DEEPEST:
             raise InvalidError(f"services select each other in a circle: {' -> '.join([*_chain, name])}")
         previous = await self.profiles.get(namespace, name)
-        image = await self._image(spec, previous)
+        image = await self._image(bundle, spec, previous)
         contract = image_contract(image.config.labels)
         selected = select_services(contract, spec.options, previous)
         targets, additions = await self._targets(namespace, spec, selected, imagine, (*_chain, name))
@@ -82,10 +82,11 @@ class Planner:
             additions=additions,
         )
 
-    async def _image(self, spec: BundleSpec, previous: Profile | None) -> Image:
-        """The image of the profile while it is the service's: a restart must not become an update."""
+    async def _image(self, bundle: Object, spec: BundleSpec, previous: Profile | None) -> Image:
+        """The image of the profile, for a restart must not become an update; a changed ``spec.image`` is asked anew."""
         reference = spec.image or spec.service
-        if previous is not None:
+        changed = bundle["metadata"].get("generation") != (bundle.get("status") or {}).get("observedGeneration")
+        if previous is not None and not (spec.image and changed):
             try:
                 return attrs.evolve((await self.images.local(previous.image)).image, reference=reference)
             except NotFoundError:
@@ -142,12 +143,15 @@ class Planner:
         targets: Mapping[str, Target],
     ) -> WorkloadPlan:
         stored = {name_of(found) for found in (await self.store.list(BUNDLE, namespace_of(bundle))).items}
+        if spec.security.seccomp_profile == "Localhost":
+            message = "Localhost seccomp profiles are not loaded on this node yet; allowed: Baseline, RuntimeDefault"
+            raise InvalidError(message, [FieldError("spec.security.seccompProfile", message)])
         desired = DesiredBundle(
             namespace=namespace_of(bundle),
             name=name_of(bundle),
             service=spec.service,
             security=spec.security,
-            force_bindings=(spec.force_bindings or None) != (bundle.get("status") or {}).get("forcedBindings"),
+            force_bindings=spec.force_bindings not in (None, (bundle.get("status") or {}).get("forcedBindings")),
         )
         inventory = Inventory(installed=frozenset(stored - {desired.name}), targets=targets)
         planned = plan(desired, profile, contract, image, inventory)

@@ -123,7 +123,7 @@ class PodWorker:
             try:
                 if is_new := running is None:
                     running = await self._start(index, prepared)
-                await self._until_exit(index, running, is_new=is_new)
+                await self._until_exit(index, running, prepared.containers[index].probe, is_new=is_new)
             except NotFoundError:
                 pass  # removed behind our back: start a new one
             except NanocloudError as exc:
@@ -180,9 +180,10 @@ class PodWorker:
         seen.ready = False
         return spec.id
 
-    async def _until_exit(self, index: int, container: ContainerId, *, is_new: bool) -> None:
+    async def _until_exit(
+        self, index: int, container: ContainerId, probe: dict[str, Any] | None, *, is_new: bool
+    ) -> None:
         seen = self._seen.containers[index]
-        probe = self._pod["spec"]["containers"][index].get("readinessProbe")
 
         async def report(ready: bool, why_not: str) -> None:
             seen.ready = ready

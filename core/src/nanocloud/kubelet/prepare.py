@@ -23,11 +23,12 @@ from nanocloud.errors import (
     VolumeFullError,
 )
 from nanocloud.kubelet.translate import network_spec, owner_of, sandbox_id, selected_services
-from nanocloud.kubelet.users import numeric_user, own_fresh_volume
+from nanocloud.kubelet.users import image_has, numeric_user, own_fresh_volume
 from nanocloud.models.core import CONFIG_MAP, PERSISTENT_VOLUME_CLAIM, SECRET
 from nanocloud.models.meta import annotations_of, name_of, namespace_of, uid_of
 from nanocloud.models.pod import POD
 from nanocloud.planning.quantity import parse_bytes
+from nanocloud.planning.workload import READY_COMMAND
 from nanocloud.providers.runtime import Mount, ProjectedFile
 from nanocloud.providers.volume import VolumeId, VolumeSpec
 
@@ -55,6 +56,8 @@ class PreparedContainer:
     files: tuple[ProjectedFile, ...]
     tmpfs: tuple[str, ...]
     environment: dict[str, str] = attrs.field(repr=False)
+    probe: dict[str, Any] | None = None
+    """How readiness is asked; None where a running container is ready."""
 
 
 @attrs.frozen(kw_only=True)
@@ -195,7 +198,15 @@ async def _container(
         files=tuple(files),
         tmpfs=tuple(tmpfs),
         environment=await _environment(pod, container, network, parts),
+        probe=await trio.to_thread.run_sync(_probe, container, image),
     )
+
+
+def _probe(container: dict[str, Any], image: UnpackedImage) -> dict[str, Any] | None:
+    """The container's readiness probe; an image without ``ready.sh`` says nothing about readiness."""
+    probe: dict[str, Any] | None = container.get("readinessProbe")
+    command = ((probe or {}).get("exec") or {}).get("command")
+    return None if command == [READY_COMMAND] and not image_has(READY_COMMAND, image.layers) else probe
 
 
 async def _projected(namespace: str, source: dict[str, Any], folder: str, parts: KubeletParts) -> list[ProjectedFile]:

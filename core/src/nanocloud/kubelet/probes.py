@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from nanocloud.errors import NanocloudError
-from nanocloud.planning.workload import READY_COMMAND
 from nanocloud.providers.runtime import ExecSpec
 
 if TYPE_CHECKING:
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     from nanocloud.providers.runtime import ContainerId, RuntimeProvider
 
 FIRST_DELAY_SECONDS, LAST_DELAY_SECONDS = 0.05, 2.0
-_NOT_FOUND = 127
 _OUTPUT_BYTES = 4096
 
 
@@ -43,9 +41,6 @@ async def watch_readiness(
     told = False
     while True:
         code, output = await _ask(command, container, runtime, timeout)
-        if code == _NOT_FOUND and command == (READY_COMMAND,):
-            await report(True, "")  # the image says nothing about readiness
-            return
         if code == 0:
             failures, delay, told = 0, FIRST_DELAY_SECONDS, False
             if not ready:

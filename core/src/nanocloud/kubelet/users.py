@@ -1,4 +1,6 @@
-"""Which numeric user an image runs as, read from its layers without following anything out of them.
+"""What the kubelet must know of an image's files, read from its layers without following anything out of them.
+
+Which numeric user it runs as, and whether it has a script.
 
 A fresh volume belongs to root; a service that runs as its own user could not write there. So the kubelet gives the
 root of an empty volume to the container's user, as Kubernetes does with ``fsGroup``.
@@ -89,6 +91,31 @@ def _read(layer: Path, name: str) -> bytes | None:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             return None
         return file.read(_LIMIT_BYTES)
+
+
+def image_has(path: str, layers: Sequence[Path]) -> bool:
+    """Whether the image has something at ``path`` (absolute, no link on the way): the topmost layer's word counts."""
+    *folders, name = path.strip("/").split("/")
+    for layer in reversed(layers):
+        found = _lookup(layer, folders, name)
+        if found is not None:
+            return not stat.S_ISCHR(found.st_mode)  # an overlay whiteout is a character device
+    return False
+
+
+def _lookup(layer: Path, folders: Sequence[str], name: str) -> os.stat_result | None:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+    opened: list[int] = []
+    try:
+        opened.append(os.open(layer, flags))
+        for folder in folders:
+            opened.append(os.open(folder, flags, dir_fd=opened[-1]))
+        return os.stat(name, dir_fd=opened[-1], follow_symlinks=False)
+    except OSError:
+        return None
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
 
 
 def own_fresh_volume(root: Path, uid: int, gid: int) -> None:

@@ -37,6 +37,7 @@ from nanocloud.models.meta import condition_is_true, name_of
 from nanocloud.models.pod import POD
 from nanocloud.objects import EventRecorder, ObjectStore
 from nanocloud.planning.expander import expander
+from nanocloud.planning.workload import READY_COMMAND
 from nanocloud.providers.image import Image, ImageConfig
 from nanocloud.secrets import Envelope
 from nanocloud.storage import SqliteStorage
@@ -156,11 +157,21 @@ class Simulation:
         self.add_image("mariadb", MARIADB, exports=MARIADB_EXPORTS)
         self.add_image("wordpress", WORDPRESS)
 
-    def add_image(self, name: str, settings: Settings, *, exports: Settings | None = None) -> Image:
+    def add_image(
+        self, name: str, settings: Settings, *, exports: Settings | None = None, ready_script: bool = True
+    ) -> Image:
+        """Add a service to the catalog; ``ready_script`` says whether its image holds one for the kubelet to run."""
+        layer = self.folder / "layers" / name
+        script = layer / READY_COMMAND.lstrip("/")
+        script.parent.mkdir(parents=True, exist_ok=True)
+        if ready_script:
+            script.touch()
+        else:
+            script.unlink(missing_ok=True)
         labels = {"io.nanocloud.options": json.dumps(settings)}
         if exports is not None:
             labels["io.nanocloud.exports"] = json.dumps(exports)
-        return self.images.add(name, ImageConfig(entrypoint=(f"/usr/sbin/{name}",), labels=labels))
+        return self.images.add(name, ImageConfig(entrypoint=(f"/usr/sbin/{name}",), labels=labels), layers=(layer,))
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[Server]:
