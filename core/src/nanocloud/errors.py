@@ -43,6 +43,10 @@ class InvalidError(NanocloudError):
         self.causes = tuple(causes)
 
 
+class UsageError(InvalidError):
+    """Words of a command that cannot be read; nothing was asked of the server."""
+
+
 class BadRequestError(NanocloudError):
     """Input that could not be understood (broken JSON, unknown selector syntax, ...)."""
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import typer
 
-from nanocloud.output import on_terminal, printable
 from nanocloud.client.api import Api, bundles_path
 from nanocloud.errors import NanocloudError
+from nanocloud.output import on_terminal, printable
 
 
 class FailedError(NanocloudError):

@@ -10,10 +10,10 @@ from typing import Annotated, Any
 import typer
 
 from nanocloud.cli.options import Curl, Namespace, Service, api, parse_duration
-from nanocloud.output import printable, table
 from nanocloud.cli.status import age, happened
 from nanocloud.client.api import core_path
-from nanocloud.errors import InvalidError
+from nanocloud.errors import UsageError
+from nanocloud.output import printable, table
 
 _LEVELS = ("Normal", "Warning")
 
@@ -64,7 +64,7 @@ def events(
 ) -> None:
     """Show what happened."""
     if level is not None and level.capitalize() not in _LEVELS:
-        raise InvalidError(f"--level is {level!r}; allowed: {', '.join(_LEVELS)}")
+        raise UsageError(f"--level is {level!r}; allowed: {', '.join(_LEVELS)}")
     oldest = time.time() - parse_duration(since) if since else 0.0
     wanted = {name.lower() for name in reason or ()}
     server = api(curl=curl)

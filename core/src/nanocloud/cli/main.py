@@ -15,7 +15,7 @@ import typer.main
 from typer._click.exceptions import ClickException  # typer carries its own click and exports no name for it
 
 from nanocloud.client.api import CurlPrinted, UnreachableError
-from nanocloud.errors import ConfigError, NanocloudError, PluginError, UnauthorizedError
+from nanocloud.errors import ConfigError, NanocloudError, PluginError, UnauthorizedError, UsageError
 
 COMMANDS: dict[str, tuple[str, str]] = {
     # name: (module:function or module:app, help)
@@ -36,7 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "plugin": ("plugins:app", "Plugins of this installation."),
     "version": ("plugins:version", "Print the version."),
 }
-FATAL = (ConfigError, PluginError, UnreachableError, UnauthorizedError)
+FATAL = (UsageError, ConfigError, PluginError, UnreachableError, UnauthorizedError)
 
 
 class LazyGroup(typer.core.TyperGroup):

@@ -48,13 +48,13 @@ def server(
 
     from nanocloud.concurrency import unwrapped
     from nanocloud.config import load
-    from nanocloud.errors import InvalidError
+    from nanocloud.errors import UsageError
     from nanocloud.identity.assets import require_root
     from nanocloud.node import serve_until_signal
     from nanocloud.observability.logs import configure
 
     if log_format not in ("text", "json"):
-        raise InvalidError(f"--log-format is {log_format!r}; allowed: text, json")
+        raise UsageError(f"--log-format is {log_format!r}; allowed: text, json")
     require_root()
     config = load()
     if listen is not None:

@@ -43,8 +43,8 @@ def list_plugins(
     output: Annotated[str, typer.Option("--output", "-o", help="table or json.")] = "table",
 ) -> None:
     """Every plugin: distribution, version, contract, state, hooks."""
-    from nanocloud.output import dump, table
     from nanocloud.config import load
+    from nanocloud.output import dump, table
     from nanocloud.plugins import ROLES, PluginConflictError
 
     host, config = _host(), load()

@@ -8,9 +8,9 @@ import typer
 
 from nanocloud.cli.follow import FailedError, wait_until
 from nanocloud.cli.options import Curl, Namespace, Service, api, parse_duration
-from nanocloud.output import printable
 from nanocloud.client.api import Api, ApiError, bundles_path
-from nanocloud.errors import InvalidError, NanocloudError
+from nanocloud.errors import NanocloudError, UsageError
+from nanocloud.output import printable
 
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is done.")]
 Timeout = Annotated[str, typer.Option("--timeout", help="How long to wait: 90s, 10m.")]
@@ -74,9 +74,9 @@ def parse_options(words: list[str]) -> dict[str, str]:
     for word in words:
         key, equals, value = word.partition("=")
         if not equals or not key:
-            raise InvalidError(f"--option {word!r} is not KEY=VALUE")
+            raise UsageError(f"--option {word!r} is not KEY=VALUE")
         if key in options:
-            raise InvalidError(f"--option {key} is given twice: {options[key]!r} and {value!r}")
+            raise UsageError(f"--option {key} is given twice: {options[key]!r} and {value!r}")
         options[key] = value
     return options
 
@@ -133,7 +133,7 @@ def published_urls(options: dict[str, str]) -> list[str]:
 
 def _show_plan(server: Api, bundle: dict[str, Any], output: str) -> int:
     if output not in ("text", "json"):
-        raise InvalidError(f"--output is {output!r}; allowed: text, json")
+        raise UsageError(f"--output is {output!r}; allowed: text, json")
     namespace, name = bundle["metadata"]["namespace"], bundle["metadata"]["name"]
     answer = server.request("POST", bundles_path(namespace, name, "plan"), body=bundle)
     bundles = answer["status"]["bundles"]

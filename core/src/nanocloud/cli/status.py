@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from nanocloud.cli.options import Curl, api
-from nanocloud.output import colour, dump, printable, table
 from nanocloud.client.api import Api, bundles_path, core_path
-from nanocloud.errors import InvalidError
+from nanocloud.errors import UsageError
+from nanocloud.output import colour, dump, printable, table
 
 _STYLES = ("table", "wide", "json", "yaml")
 _COLOURS = {"Running": "green", "Failed": "red", "Stopped": "dim"}
@@ -25,9 +25,9 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on showing changes.")] = False,
     curl: Curl = False,
 ) -> None:
-    """Show services, or one service in detail: options and where they came from, bindings, conditions, events."""
+    """Show services, or one service in detail: options, bindings, conditions, events."""
     if output not in _STYLES:
-        raise InvalidError(f"--output is {output!r}; allowed: {', '.join(_STYLES)}")
+        raise UsageError(f"--output is {output!r}; allowed: {', '.join(_STYLES)}")
     server = api(curl=curl)
     if service is not None:
         _detail(server, namespace or "default", service, output)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from nanocloud.config import load
-from nanocloud.errors import InvalidError
+from nanocloud.errors import UsageError
 from nanocloud.output import dump, printable, table
 from nanocloud_dockyard import recipes, services
 from nanocloud_dockyard.builder import Builder, BuildError
@@ -53,7 +53,7 @@ def list_services(output: Annotated[str, typer.Option("--output", "-o", help="ta
     from nanocloud_dockyard.settings import DockyardConfig
 
     if output not in ("table", "json"):
-        raise InvalidError(f"--output is {output!r}; allowed: table, json")
+        raise UsageError(f"--output is {output!r}; allowed: table, json")
     config = load()
     settings = config.section("dockyard", DockyardConfig)
     entries = services.entries(config.state_dir / "images" / "layout", settings.registry)
@@ -75,7 +75,7 @@ def show(
 ) -> None:
     """A service's options, defaults and choices, what it needs and what it exports."""
     if output not in ("table", "json"):
-        raise InvalidError(f"--output is {output!r}; allowed: table, json")
+        raise UsageError(f"--output is {output!r}; allowed: table, json")
     if service not in recipes.services():
         raise services.missing(service, None)
     recipe = recipes.load(service)

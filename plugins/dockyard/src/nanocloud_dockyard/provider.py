@@ -115,7 +115,9 @@ class Dockyard(ImageProvider):
             except NotFoundError as exc:
                 missing = exc
         if isinstance(reference, ServiceReference):
-            raise await trio.to_thread.run_sync(services.missing, reference.service, self._config.registry)
+            raise await trio.to_thread.run_sync(
+                partial(services.missing, reference.service, self._config.registry, layout=self._store.layout)
+            )
         raise missing or NotFoundError(f"image {reference} is unknown")
 
     async def _sources(self, reference: Reference) -> list[Source]:

@@ -44,8 +44,8 @@ def _description(service: str) -> str:
         return "built here; this version of Nanocloud has no recipe for it"
 
 
-def missing(service: str, registry: str | None) -> NotFoundError:
-    """Why there is no image of ``service``, and what to do. Blocks."""
+def missing(service: str, registry: str | None, *, layout: Path | None = None) -> NotFoundError:
+    """Why there is no image of ``service``, and what to do; names what ``layout`` holds besides the recipes. Blocks."""
     known = recipes.services()
     if service in known:
         elsewhere = f", nor has {registry} one" if registry else ""
@@ -53,6 +53,7 @@ def missing(service: str, registry: str | None) -> NotFoundError:
             f"service {service!r} has no image on this node{elsewhere}",
             hint=f"build it: nanocloud dockyard build {service}",
         )
+    known = sorted({*known, *(published(layout) if layout else ())})
     near = difflib.get_close_matches(service, known, n=3, cutoff=0.5)
     names = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(known)}"
     return NotFoundError(f"the catalogue has no service {service!r}; {names}")
