@@ -199,7 +199,15 @@ class ResourceKind:
         shown = "; ".join(f"{cause.field}: {cause.message}" for cause in causes[:20])
         if len(causes) > 20:
             shown += f"; and {len(causes) - 20} more"
-        return InvalidError(f'{self.qualified_kind} "{name}" is invalid: {shown}', causes)
+        return InvalidObjectError(self, name, shown, causes)
+
+
+class InvalidObjectError(InvalidError):
+    """An object that was refused, with the kind and the name that clients are told."""
+
+    def __init__(self, kind: ResourceKind, name: str, shown: str, causes: list[FieldError]) -> None:
+        super().__init__(f'{kind.qualified_kind} "{name}" is invalid: {shown}', causes)
+        self.kind, self.name = kind, name
 
 
 _schemas: dict[ResourceKind, Schema] = {}
