@@ -15,9 +15,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # the modules beside this one
 
-from inventory import cgroups_named, environments_of, host_links, loops_below, mounts_below  # noqa: E402
-from nodes import TestNode, making_node  # noqa: E402
-from tinyimages import BUSYBOX  # noqa: E402
+from inventory import cgroups_named, environments_of, host_links, loops_below, mounts_below
+from nodes import TestNode, making_node
+from tinyimages import BUSYBOX
 
 TOOLS = ("crun", "conmon", "nft", "ip", "nsenter", "unshare", "losetup", "mkfs.ext4")
 HERE = Path(__file__).parent

@@ -186,7 +186,7 @@ class TestNode:
     @contextmanager
     def entered(self) -> Iterator[None]:
         """This thread in the node's network namespace."""
-        with open("/proc/thread-self/ns/net") as before, self.network_file.open() as file:
+        with Path("/proc/thread-self/ns/net").open() as before, self.network_file.open() as file:
             _set_network(file.fileno())
             try:
                 yield

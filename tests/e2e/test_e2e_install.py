@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import base64
 import os
-import subprocess
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from inventory import take_inventory
-from nodes import NANOCLOUD, TestNode, is_gone, is_ready
-from tinyimages import APP_FILES, APP_OPTIONS, DATABASE_EXPORTS, DATABASE_FILES, DATABASE_OPTIONS
-
-from nanocloud.client.api import bundles_path
+from nodes import TestNode, is_ready
 
 ROUNDS = 20
 

@@ -139,7 +139,8 @@ APP_OPTIONS = {
 }
 APP_FILES = {
     "/serve.sh": "#!/bin/sh\nmkdir -p /tmp/www\n"
-    "nc $DB_HOST $DB_PORT < /dev/null > /tmp/www/index.html || exit 3\necho app is up\nexec httpd -f -p 8080 -h /tmp/www\n",
+    "nc $DB_HOST $DB_PORT < /dev/null > /tmp/www/index.html || exit 3\n"
+    "echo app is up\nexec httpd -f -p 8080 -h /tmp/www\n",
     "/usr/lib/nanocloud/ready.sh": "#!/bin/sh\nwget -q -O - http://127.0.0.1:8080/ | grep -q app\n",
 }
 
