@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -33,13 +33,13 @@ def catalogue() -> Path:
 
 
 @pytest.fixture
-def node(catalogue: Path, new_node: Callable[..., TestNode]) -> Iterator[TestNode]:
+def node(catalogue: Path, new_node: Callable[..., TestNode]) -> TestNode:
     made = new_node(start=False)
     layout = made.layout.folder
     shutil.rmtree(layout)
     shutil.copytree(catalogue, layout, copy_function=os.link)
     made.start()
-    yield made
+    return made
 
 
 def front_page(node: TestNode) -> str:
