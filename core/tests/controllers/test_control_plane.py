@@ -361,6 +361,20 @@ async def test_a_changed_secret_replaces_the_pod_and_binds_again(machine: Simula
         assert container.spec.environment["DB_PASSWORD"] == "another one"
 
 
+async def test_a_service_that_was_installed_again_is_bound_again(machine: Simulation, mock_clock: MockClock) -> None:
+    async with machine.run() as server:
+        await server.install("mariadb")
+        await server.install("wordpress")
+        await server.ready("wordpress")
+        await server.store.delete(BUNDLE, "default", "mariadb")
+
+        async def bound_anew() -> bool:
+            return len(machine.fake_binding.calls.of("run")) == 2
+
+        await server.until(bound_anew)
+        await server.ready("wordpress")
+
+
 async def test_forced_bindings_run_once_more_and_only_once(machine: Simulation, mock_clock: MockClock) -> None:
     async with machine.run() as server:
         await server.install("wordpress")

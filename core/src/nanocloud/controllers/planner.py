@@ -12,7 +12,7 @@ import attrs
 
 from nanocloud.errors import FieldError, InvalidError, NotFoundError, UnavailableError
 from nanocloud.models.bundle import BUNDLE, BundleSpec, spec_of
-from nanocloud.models.meta import name_of, namespace_of
+from nanocloud.models.meta import name_of, namespace_of, uid_of
 from nanocloud.planning.exports import image_exports
 from nanocloud.planning.label import image_contract
 from nanocloud.planning.plan import plan
@@ -108,7 +108,9 @@ class Planner:
                 raise RefusedServiceError(namespace, bundle, option)
             profile = await self.profiles.get(namespace, bundle) if installed else None
             if profile is not None:
-                targets[bundle] = Target.of(bundle, namespace, profile, await self._exports(profile.image, bundle))
+                assert installed is not None
+                exports = await self._exports(profile.image, bundle)
+                targets[bundle] = Target.of(bundle, namespace, profile, exports, uid=uid_of(installed))
             elif imagine:
                 wanted = installed or {
                     "metadata": {"name": bundle, "namespace": namespace},

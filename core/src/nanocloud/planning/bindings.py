@@ -1,7 +1,8 @@
 """Binding steps: the commands of a bundle's active settings, with their arguments, checked against what targets export.
 
 A step's id is made from what the label says, so a recorded success is found again after restarts and reinstalls; its
-fingerprint is made from the values, so changed credentials are bound again.
+fingerprint is made from the values and the target, so changed credentials, and a target that was installed again, are bound
+again.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def _step(
         arguments = tuple(_argument(word, profile.options) for word in template.words)
     except ValueError as exc:
         return str(exc)
-    fingerprint = _digest([argument.value for argument in arguments])
+    fingerprint = _digest([targets[target].uid, *(argument.value for argument in arguments)])
     record = profile.bindings.get(step)
     done = record and record.result is BindingResult.COMPLETED and record.fingerprint == fingerprint
     return BindingStep(

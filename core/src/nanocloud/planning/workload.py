@@ -52,10 +52,12 @@ class Target:
     exports: Exports
     options: Mapping[str, ResolvedOption]
     """Of its profile."""
+    uid: str = ""
+    """Of the bundle object: one that was removed and installed again has other data, and is bound anew."""
 
     @classmethod
-    def of(cls, bundle: str, namespace: str, profile: Profile, exports: Exports) -> Target:
-        return cls(bundle=bundle, namespace=namespace, exports=exports, options=profile.options)
+    def of(cls, bundle: str, namespace: str, profile: Profile, exports: Exports, *, uid: str = "") -> Target:
+        return cls(bundle=bundle, namespace=namespace, exports=exports, options=profile.options, uid=uid)
 
     @property
     def host(self) -> str:
