@@ -1,8 +1,8 @@
 """Binding steps: the commands of a bundle's active settings, with their arguments, checked against what targets export.
 
 A step's id is made from what the label says, so a recorded success is found again after restarts and reinstalls; its
-fingerprint is made from the values and the target, so changed credentials, and a target that was installed again, are bound
-again.
+fingerprint is made from the values and the target, so changed credentials, and a target that was installed again, are
+bound again.
 """
 
 from __future__ import annotations
