@@ -20,11 +20,11 @@ import trio
 import trio.testing
 
 from nanocloud.concurrency import gather
-from nanocloud.errors import ConfigError, ImageError, NotFoundError
+from nanocloud.errors import ImageError, NotFoundError
 from nanocloud.providers.image import Digest
 from nanocloud_dockyard.layout import LayoutSource
 from nanocloud_dockyard.provider import Dockyard
-from nanocloud_dockyard.settings import DockyardConfig, LimitSettings, RegistrySettings
+from nanocloud_dockyard.settings import DockyardConfig, LimitSettings
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="layers keep owners and devices: needs root")
 
@@ -583,45 +583,3 @@ async def test_the_largest_zstd_window_fits_the_childs_memory(open_dockyard, new
     new_image.of(tar, compress=compress, suffix="+zstd").write_layout(layout)
     async with open_dockyard() as dockyard:
         assert await dockyard.ensure(await dockyard.resolve(reference(layout)))
-
-
-# Settings
-
-
-@pytest.mark.parametrize(
-    ("settings", "says"),
-    [
-        ({"registry": "UPPER/x y"}, "dockyard.registry is 'UPPER/x y'; it must be"),
-        ({"registry": "reg.example/x:tag"}, "dockyard.registry is"),
-        ({"plain_http": ("http://a",)}, "dockyard.plain_http: 'http://a' is no host"),
-        ({"registries": {"a.example": RegistrySettings(mirrors=("https://b",))}}, r"a\.example\.mirrors: 'https://b'"),
-        ({"registries": {"a/b": RegistrySettings()}}, "dockyard.registries: 'a/b' is no host"),
-        ({"parallel_layers": 0}, "dockyard.parallel_layers is 0; it must be 1 to 16"),
-    ],
-)
-def test_a_bad_setting_is_refused_by_name(settings, says):
-    with pytest.raises(ConfigError, match=says):
-        DockyardConfig(**settings)
-
-
-def test_the_section_is_read_from_the_file(tmp_path):
-    from nanocloud.config import load
-    from nanocloud_dockyard.plugin import nanocloud_image_providers
-
-    file = tmp_path / "config.toml"
-    file.write_text(
-        f"""
-        [node]
-        state_dir = "{tmp_path}"
-        [dockyard]
-        registry = "registry.example/dockyard"
-        plain_http = ["127.0.0.1:5000"]
-        [dockyard.registries."docker.io"]
-        mirrors = ["127.0.0.1:5000/hub"]
-        [dockyard.limits]
-        max_layer_bytes = 1000
-        """
-    )
-    (provider,) = nanocloud_image_providers(load({"NANOCLOUD_CONFIG": str(file)}))
-    assert provider.name == "dockyard"
-    assert not (tmp_path / "images").exists()  # building touches nothing
