@@ -15,6 +15,8 @@ from nanocloud.client.api import Api, bundles_path
 from nanocloud.errors import NanocloudError
 from nanocloud.output import on_terminal, printable
 
+_GONE: dict[str, Any] = {"metadata": {}}
+
 
 class FailedError(NanocloudError):
     """The service cannot get there by itself."""
@@ -36,8 +38,15 @@ def wait_until(
     path, deadline = bundles_path(namespace), time.monotonic() + limit_seconds
     page = server.request("GET", path)
     known = {item["metadata"]["name"]: item for item in page["items"]}
+    needs = _needs(known.get(service))
+
+    def is_done() -> bool:
+        if goal == "Gone" and any((known.get(name) or _GONE)["metadata"].get("deletionTimestamp") for name in needs):
+            return False  # services that were installed only for it go with it
+        return _reached(known.get(service), goal, service)
+
     with _progress(quiet) as tell:
-        if _reached(known.get(service), goal, service, tell):
+        if is_done():
             return
         query = {
             "resourceVersion": page["metadata"]["resourceVersion"],
@@ -45,13 +54,14 @@ def wait_until(
         }
         for kind, bundle in server.watch(path, query=query):
             name = bundle["metadata"]["name"]
-            concerned = name == service or name in _needs(known.get(service))
+            needs |= _needs(known.get(service))
+            concerned = name == service or name in needs
             known[name] = bundle
             if kind == "DELETED":
                 known.pop(name)
             if concerned and kind != "DELETED":
                 tell(name, _state(bundle))
-            if _reached(known.get(service), goal, service, tell):
+            if is_done():
                 return
             if time.monotonic() > deadline:
                 break
@@ -63,7 +73,7 @@ def wait_until(
     )
 
 
-def _reached(bundle: dict[str, Any] | None, goal: str, service: str, tell: Any) -> bool:
+def _reached(bundle: dict[str, Any] | None, goal: str, service: str) -> bool:
     if bundle is None:
         if goal == "Gone":
             return True
