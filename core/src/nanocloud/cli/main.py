@@ -14,7 +14,7 @@ import typer.core
 import typer.main
 from typer._click.exceptions import ClickException  # typer carries its own click and exports no name for it
 
-from nanocloud.client.api import CurlPrinted, UnreachableError
+from nanocloud.client.api import ApiError, CurlPrinted, UnreachableError
 from nanocloud.errors import ConfigError, NanocloudError, PluginError, UnauthorizedError, UsageError
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "version": ("plugins:version", "Print the version."),
 }
 FATAL = (UsageError, ConfigError, PluginError, UnreachableError, UnauthorizedError)
+_UNAUTHORIZED = 401
 
 
 class LazyGroup(typer.core.TyperGroup):
@@ -134,7 +135,7 @@ def main(arguments: list[str] | None = None) -> int:
         if debug:
             raise
         print_error(exc)
-        return 2 if isinstance(exc, FATAL) else 1
+        return 2 if isinstance(exc, FATAL) or (isinstance(exc, ApiError) and exc.code == _UNAUTHORIZED) else 1
     except Exception as exc:
         if debug:
             raise

@@ -90,5 +90,8 @@ class BearerTokens:
                 token, self.key, algorithms=["HS256"], issuer=_ISSUER, options={"require": ["sub", "exp", "iss"]}
             )
             return structure({"user": claims["sub"], "groups": claims.get("groups", [])}, Grant)
+        except jwt.DecodeError:  # no token at all, or signed by another key
+            why = "it is none that this node gave"
         except (jwt.InvalidTokenError, ValueError) as exc:
-            raise UnauthorizedError(f"the bearer token does not hold: {exc}") from None
+            why = str(exc)
+        raise UnauthorizedError(f"the bearer token does not hold: {why}", hint="get a new one: nanocloud token")
