@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import pty
@@ -13,6 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.x509.oid import NameOID
 from nodes import NANOCLOUD, TestNode, is_gone, is_ready
 
 pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
@@ -102,7 +105,9 @@ def test_a_token_makes_a_kubeconfig_before_the_server_first_runs(new_node: Calla
     token = node.cli("token", "--user", "jane").stdout.strip()
     install_kubeconfig(node, token)
     assert (node.home / ".kube/config.before-nanocloud").exists()
-    assert "jane" in node.kubectl("config", "view", "-o", "jsonpath={.users[0].name}").stdout
+    shown = node.kubectl("config", "view", "--raw", "-o", "jsonpath={.users[0].user.client-certificate-data}").stdout
+    subject = x509.load_pem_x509_certificate(base64.b64decode(shown)).subject
+    assert subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value == "jane"
     node.kubectl("get", "bundles")
     assert "the token is unknown, expired, or was used" in install_kubeconfig(node, token, code=2)
 
