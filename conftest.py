@@ -1,4 +1,4 @@
-"""For every test of the workspace: generated examples are judged by what they show, not by how fast a shared machine is."""
+"""For all tests: generated examples are judged by what they show, not by how fast a shared machine is."""
 
 from hypothesis import HealthCheck, settings
 
