@@ -15,7 +15,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # the modules beside this one
 
-from inventory import cgroups_named, environments_of, host_links, loops_below, mounts_below
+from inventory import cgroups_named, environments_of, loops_below, mounts_below
 from nodes import TestNode, making_node
 from tinyimages import BUSYBOX
 
@@ -41,14 +41,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def nodes_folder() -> Iterator[Path]:
     """Where nodes live; when all are done, no trace of them may be left on the machine."""
     folder = Path(tempfile.mkdtemp(prefix="nc", dir="/tmp"))
-    links = host_links()
     yield folder
     left = {
         "mounts": mounts_below(str(folder)),
         "loop devices": loops_below(str(folder)),
         "cgroups": cgroups_named(f"nce2e-{os.getpid()}-"),
         "processes": environments_of(str(folder)),
-        "links": [link for link in host_links() if link not in links],
         "state": [str(path) for name in ("s", "r") for path in folder.glob(f"*/{name}")],
     }
     assert not any(left.values()), left

@@ -89,12 +89,6 @@ def _links(node: TestNode) -> list[str]:
     return sorted(link["ifname"] for link in json.loads(done.stdout))
 
 
-def host_links() -> list[str]:
-    """Links of this machine's own namespace that could be ours."""
-    done = subprocess.run(["ip", "-json", "link"], capture_output=True, text=True, check=True)
-    return sorted(link["ifname"] for link in json.loads(done.stdout) if link["ifname"].startswith("nc"))
-
-
 def _rules(node: TestNode) -> list[str]:
     """Every rule and every element of a set or map, without handles and counters."""
     found = []

@@ -40,7 +40,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Server:
-    """One run of ``nanocloud server``; its log lines are kept, and can be waited for."""
+    """One run of ``nanocloud server``, or of another; lines on its standard error are kept, and can be waited for."""
 
     def __init__(self, command: list[str], environment: Mapping[str, str]) -> None:
         self.process = subprocess.Popen(
