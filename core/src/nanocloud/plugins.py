@@ -271,8 +271,14 @@ def _by_name(found: Iterable[EntryPoint]) -> dict[str, list[EntryPoint]]:
 
 def _distribution(entry: EntryPoint) -> str:
     """Of the entry point; metadata that an interrupted installation left behind may say nothing."""
-    return (entry.dist.name if entry.dist is not None else None) or "unknown"
+    return _metadata(entry, "Name")
 
 
 def _version(entry: EntryPoint) -> str:
-    return (entry.dist.version if entry.dist is not None else None) or "unknown"
+    return _metadata(entry, "Version")
+
+
+def _metadata(entry: EntryPoint, field: str) -> str:
+    # By ``in`` first: from Python 3.13 on asking for what is not there warns, and is going to raise.
+    metadata = None if entry.dist is None else entry.dist.metadata
+    return (metadata[field] if metadata is not None and field in metadata else "") or "unknown"
