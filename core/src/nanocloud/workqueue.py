@@ -23,8 +23,8 @@ FIRST_BACKOFF_SECONDS, LAST_BACKOFF_SECONDS = 0.5, 60.0
 class WorkQueue(Generic[K]):
     """Feed it with ``add``; ``run`` hands the keys to the handler."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, name: str, *, last_backoff_seconds: float = LAST_BACKOFF_SECONDS) -> None:
+        self._name, self._last_backoff = name, last_backoff_seconds
         self._send, self._receive = trio.open_memory_channel[K](float("inf"))
         self._waiting: set[K] = set()
         self._running: set[K] = set()
@@ -72,7 +72,7 @@ class WorkQueue(Generic[K]):
                     await handler(key)
             except Exception as exc:
                 failures = self._failures[key] = self._failures.get(key, 0) + 1
-                delay = min(FIRST_BACKOFF_SECONDS * 2 ** (failures - 1), LAST_BACKOFF_SECONDS)
+                delay = min(FIRST_BACKOFF_SECONDS * 2 ** (failures - 1), self._last_backoff)
                 log.warning("reconcile failed", queue=self._name, key=key, retry_seconds=delay, error=repr(exc))
                 self.add_after(key, delay)
             else:

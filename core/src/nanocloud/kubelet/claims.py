@@ -32,7 +32,8 @@ class ClaimsWorker:
         self._queue: WorkQueue[tuple[str, str]] = WorkQueue("claims")
 
     async def run(self) -> None:
-        self._queue = WorkQueue("claims")
+        # Somebody waits for a volume to go, and what holds it for a moment tells nobody when it lets go.
+        self._queue = WorkQueue("claims", last_backoff_seconds=5.0)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._queue.run, self._reconcile)
             await reflect(self._parts.store, PERSISTENT_VOLUME_CLAIM, self._handle)
