@@ -3,214 +3,42 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import random
-import select
-import signal
 import socket
-import subprocess
 import sys
-import threading
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from ipaddress import IPv4Address, ip_address
+from collections.abc import Callable
+from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 import trio
+from inside_world import (
+    GATEWAY,
+    NODE,
+    NODE6,
+    WORLD,
+    WORLD6,
+    answering,
+    command,
+    four,
+    from_inside,
+    from_node,
+    inventory,
+    link_of,
+    outer_inventory,
+    ping,
+    published,
+    six,
+    spec,
+    within,
+)
 
 from nanocloud.errors import InvalidError, PortInUseError, ProviderError
-from nanocloud.providers.network import PortMapping, SandboxId, SandboxNetwork, SandboxNetworkSpec
-from nanocloud_cni_bridge import links, netlink, netns, rules, sysctls, veth
-from nanocloud_cni_bridge.config import BridgeConfig
+from nanocloud.providers.network import SandboxId, SandboxNetwork
+from nanocloud_cni_bridge import netlink, netns, rules, sysctls, veth
 from nanocloud_cni_bridge.network import BridgeNetwork
-
-T = TypeVar("T")
-
-WORLD, NODE = "203.0.113.2", "203.0.113.1"
-WORLD6, NODE6 = "2001:db8:77::2", "2001:db8:77::1"
-GATEWAY = "10.118.0.1"
-
-# The caller tells which network namespace is the machine's.
-if os.environ.get("OUTER_NETNS", "") in ("", str(Path("/proc/self/ns/net").stat().st_ino)):
-    pytest.skip("runs only in a network namespace of its own", allow_module_level=True)
-
-
-def command(*argv: str) -> str:
-    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
-
-
-def within(path: Path, work: Callable[[], T]) -> T:
-    """Run blocking ``work`` in the network namespace at ``path``."""
-
-    def enter_and_work() -> T:
-        netns.enter(path)
-        return work()
-
-    return netns.in_own_thread(enter_and_work)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A host outside the node that knows no way back to the pods."""
-    path = tmp_path_factory.mktemp("world") / "netns"
-
-    def make() -> None:
-        netns.unshare()
-        netns.pin(path)
-        command("ip", "link", "set", "lo", "up")
-
-    command("ip", "link", "set", "lo", "up")
-    netns.in_own_thread(make)
-    command("ip", "link", "add", "ext0", "type", "veth", "peer", "name", "world0", "netns", str(path))
-    command("ip", "address", "add", f"{NODE}/24", "dev", "ext0")
-    command("ip", "-6", "address", "add", f"{NODE6}/64", "dev", "ext0", "nodad")
-    command("ip", "link", "set", "ext0", "up")
-
-    def configure() -> None:
-        command("ip", "address", "add", f"{WORLD}/24", "dev", "world0")
-        command("ip", "-6", "address", "add", f"{WORLD6}/64", "dev", "world0", "nodad")
-        command("ip", "link", "set", "world0", "up")
-
-    within(path, configure)
-    yield path
-    command("ip", "link", "del", "ext0")
-    netns.remove(path)
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Callable[..., BridgeNetwork]:
-    def build(**config: Any) -> BridgeNetwork:
-        return BridgeNetwork(BridgeConfig(**config), state_dir=tmp_path / "state", run_dir=tmp_path / "run")
-
-    return build
-
-
-@pytest.fixture
-async def network(make: Callable[..., BridgeNetwork], tmp_path: Path) -> AsyncIterator[BridgeNetwork]:
-    before = outer_inventory(tmp_path)
-    async with make() as provider:
-        yield provider
-    await provider.purge()
-    assert outer_inventory(tmp_path) == before
-
-
-def outer_inventory(folder: Path) -> dict[str, Any]:
-    """What there is on the node, ours or not."""
-    return {
-        "links": sorted(link["ifname"] for link in json.loads(command("ip", "-json", "link"))),
-        "addresses": command("ip", "-brief", "address"),
-        "routes": command("ip", "route") + command("ip", "-6", "route"),
-        "tables": command("nft", "list", "tables"),
-        "mounts": [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(folder) in line],
-        "files": sorted(str(p) for p in folder.rglob("*") if p.is_file()),
-        "sysctls": {
-            name: sysctls.read(name) for name in ("ipv4/ip_forward", "ipv6/conf/all/forwarding")
-        } | {f"ra of {n}": sysctls.read(f"ipv6/conf/{n}/accept_ra") for n in ("all", "default", "ext0", "lo")},
-    }  # fmt: skip
-
-
-def inventory(folder: Path) -> dict[str, Any]:
-    """What there is of sandboxes, asked of the kernel and the folders."""
-    table = json.loads(command("nft", "--json", "list", "table", "inet", "nanocloud"))
-    return {
-        "links": sorted(info.name for info in links.our_links()),
-        "namespaces": sorted(path.name for path in (folder / "run/netns").iterdir()),
-        "mounts": sum("nsfs" in m and str(folder) in m for m in Path("/proc/self/mountinfo").read_text().splitlines()),
-        "records": sorted(path.stem for path in (folder / "run/network/attached").iterdir()),
-        "ports": sum(len(item["map"].get("elem", ())) for item in table["nftables"] if "map" in item),
-    }
-
-
-def spec(name: str, *ports: PortMapping, owner: str = "") -> SandboxNetworkSpec:
-    return SandboxNetworkSpec(sandbox=SandboxId(name), owner=owner or f"default/{name}", ports=ports)
-
-
-def published(host_port: int, container_port: int = 80, ip: str | None = None, **more: Any) -> PortMapping:
-    host_ip = None if ip is None else ip_address(ip)
-    return PortMapping(host_port=host_port, container_port=container_port, host_ip=host_ip, **more)
-
-
-@contextlib.contextmanager
-def answering(path: Path, port: int, *, udp: bool = False, six: bool = False) -> Iterator[None]:
-    """A program in the namespace at ``path`` that tells whoever connects which address it sees."""
-    family = socket.AF_INET6 if six else socket.AF_INET
-    listener = within(path, lambda: socket.socket(family, socket.SOCK_DGRAM if udp else socket.SOCK_STREAM))
-    if not udp:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind(("", port))
-    if not udp:
-        listener.listen()
-    stop, stopped = socket.socketpair()
-
-    def serve() -> None:
-        while stopped not in (ready := select.select([listener, stopped], [], [])[0]):
-            if udp:
-                _, peer = listener.recvfrom(10)
-                listener.sendto(peer[0].encode(), peer)
-            elif ready:
-                connection, peer = listener.accept()
-                with connection:
-                    connection.sendall(peer[0].encode())
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    with stop, stopped, listener:
-        try:
-            yield
-        finally:
-            stop.send(b".")
-            thread.join()
-
-
-def seen_from(address: str, port: int, *, udp: bool = False, timeout: float = 3) -> str:
-    """Connect, and say which address the other side saw."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM if udp else socket.SOCK_STREAM) as sock:
-        sock.settimeout(timeout)
-        sock.connect((address, port))
-        if udp:
-            sock.send(b"?")
-        return sock.recv(100).decode()
-
-
-async def from_inside(path: Path, address: str, port: int, **more: Any) -> str:
-    return await trio.to_thread.run_sync(within, path, lambda: seen_from(address, port, **more))
-
-
-async def from_node(address: str, port: int, **more: Any) -> str:
-    return await trio.to_thread.run_sync(lambda: seen_from(address, port, **more))
-
-
-async def ping(path: Path, address: str) -> None:
-    """An echo request by hand: there need not be a ping program."""
-
-    def work() -> None:
-        six = ":" in address
-        family, proto = (socket.AF_INET6, socket.IPPROTO_ICMPV6) if six else (socket.AF_INET, socket.IPPROTO_ICMP)
-        with socket.socket(family, socket.SOCK_RAW, proto) as sock:
-            sock.settimeout(1)
-            body = bytes([128 if six else 8, 0, 0, 0, 0, 7, 0, 1])
-            if not six:
-                total = ~(sum(int.from_bytes(body[i : i + 2], "big") for i in range(0, 8, 2)) % 0xFFFF) & 0xFFFF
-                body = body[:2] + total.to_bytes(2, "big") + body[4:]
-            sock.sendto(body, (address, 0))
-            while True:
-                reply, peer = sock.recvfrom(200)
-                if peer[0] == address and reply[0 if six else 20] == (129 if six else 0):
-                    return
-
-    await trio.to_thread.run_sync(within, path, work)
-
-
-def four(sandbox: SandboxNetwork) -> str:
-    return str(next(a for a in sandbox.addresses if a.version == 4))
-
-
-def six(sandbox: SandboxNetwork) -> str:
-    return str(next(a for a in sandbox.addresses if a.version == 6))
 
 
 async def test_sandboxes_reach_each_other_and_the_node(network: BridgeNetwork) -> None:
@@ -455,7 +283,7 @@ async def test_twenty_times_attach_and_detach_leave_exactly_nothing(network: Bri
         for number in range(20):
             nursery.start_soon(network.attach, spec(f"p{number}", published(8000 + number)))
     assert inventory(tmp_path) == {
-        "links": sorted(_link(f"p{n}") for n in range(20)),
+        "links": sorted(link_of(f"p{n}") for n in range(20)),
         "namespaces": sorted(f"p{n}" for n in range(20)),
         "mounts": 20,
         "records": sorted(f"p{n}" for n in range(20)),
@@ -466,12 +294,6 @@ async def test_twenty_times_attach_and_detach_leave_exactly_nothing(network: Bri
         for number in range(20):
             nursery.start_soon(network.detach, SandboxId(f"p{number}"))
     assert inventory(tmp_path) == empty
-
-
-def _link(sandbox: str) -> str:
-    from nanocloud_cni_bridge.attachment import link_name
-
-    return link_name(sandbox)
 
 
 async def test_cancelled_calls_leave_nothing(network: BridgeNetwork, tmp_path: Path) -> None:
@@ -529,7 +351,7 @@ async def test_foreign_changes_are_mended(network: BridgeNetwork, world: Path) -
         ("ip", "link", "del", "nanocloud0"),
         ("ip", "link", "set", "nanocloud0", "down"),
         ("ip", "address", "del", f"{GATEWAY}/16", "dev", "nanocloud0"),
-        ("ip", "link", "del", _link("one")),
+        ("ip", "link", "del", link_of("one")),
     ):
         command(*harm)
         await until_it_works()
@@ -542,110 +364,6 @@ async def test_attach_heals_a_table_without_waiting_for_the_watcher(network: Bri
     one = await network.attach(spec("one", published(8080)))
     with answering(one.namespace_path, 80):
         assert await from_inside(world, NODE, 8080) == WORLD
-
-
-class Crasher:
-    """Drives ``crash_child.py``."""
-
-    def __init__(self, folder: Path) -> None:
-        child = Path(__file__).with_name("crash_child.py")
-        self._process = subprocess.Popen(
-            [sys.executable, str(child), str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._stdin, self._stdout = self._process.stdin, self._process.stdout
-
-    def crash(self, how: str, kill_after: float | None) -> None:
-        print(how, file=self._stdin, flush=True)
-        pid = int(self._stdout.readline())
-        line = self._stdout.readline()
-        if line == "ready\n":
-            if kill_after is not None:
-                time.sleep(kill_after)
-                os.kill(pid, signal.SIGKILL)
-            line = self._stdout.readline()
-        assert line == "dead\n"
-
-    def close(self) -> None:
-        self._stdin.close()
-        assert self._process.wait(10) == 0
-        self._stdout.close()
-
-
-@pytest.fixture
-def crasher(tmp_path: Path) -> Iterator[Crasher]:
-    made = Crasher(tmp_path)
-    yield made
-    made.close()
-
-
-def unfinished(folder: Path) -> list[Path]:
-    return list(folder.rglob("*.new"))
-
-
-async def recover(make: Callable[..., BridgeNetwork], folder: Path) -> None:
-    """Open after a crash: what is listed is whole and works, and nothing else is there."""
-    async with make() as provider:
-        found = await provider.list()
-        names = sorted(n.sandbox for n in found)
-        assert inventory(folder) == {
-            "links": sorted(_link(n) for n in names),
-            "namespaces": names,
-            "mounts": len(names),
-            "records": names,
-            "ports": 2 * sum(len(n.ports) for n in found),
-        }
-        assert not unfinished(folder)
-        for sandbox in found:
-            await ping(sandbox.namespace_path, GATEWAY)
-            await provider.detach(sandbox.sandbox)
-
-
-async def test_killed_at_any_time_nothing_is_left_over(
-    make: Callable[..., BridgeNetwork], crasher: Crasher, tmp_path: Path
-) -> None:
-    for _ in range(20):
-        await trio.to_thread.run_sync(crasher.crash, "random", random.random() / 10)
-        await recover(make, tmp_path)
-    await make().purge()
-
-
-async def test_killed_at_every_step_nothing_is_left_over(
-    make: Callable[..., BridgeNetwork], crasher: Crasher, tmp_path: Path
-) -> None:
-    before = outer_inventory(tmp_path)
-    for point in ("prepare", "bridge", "replace", "remove", "pin", "mount", "add_pair", "create", "publish", "run_nft",
-                  "write", "remember", "unrecord", "withdraw", "delete_link"):  # fmt: skip
-        for when in ("before", "after"):
-            await trio.to_thread.run_sync(crasher.crash, f"{point} {when}", None)
-            await recover(make, tmp_path)
-    await make().purge()
-    assert outer_inventory(tmp_path) == before
-
-
-async def test_leftovers_without_record_are_removed(make: Callable[..., BridgeNetwork], tmp_path: Path) -> None:
-    async with make() as provider:
-        kept = await provider.attach(spec("kept"))
-    folder = tmp_path / "run/netns"
-    (folder / "file-without-mount").touch()
-    command("touch", str(folder / "mount-without-link"))
-    command("mount", "--bind", "/proc/self/ns/net", str(folder / "mount-without-link"))
-    command("ip", "link", "add", "nc0123456789", "group", str(0x6E63), "type", "veth", "peer", "name", "ncpeer")
-    command("ip", "link", "add", "nc9876543210", "type", "veth", "peer", "name", "foreign")  # not of our group
-    (tmp_path / "run/network/attached/broken.json").write_text("{")
-    (tmp_path / "run/network/attached/gone.json").write_text(
-        json.dumps({"sandbox": "gone", "owner": "default/gone", "addresses": ["10.118.0.77"], "ports": []})
-    )
-    (tmp_path / "run/network/attached/other.json").write_text(
-        json.dumps({"sandbox": "../kept", "owner": "default/x", "addresses": ["10.118.0.78"], "ports": []})
-    )
-    async with make() as provider:
-        assert await provider.list() == [kept]
-        assert inventory(tmp_path)["namespaces"] == inventory(tmp_path)["records"] == ["kept"]
-        assert inventory(tmp_path)["links"] == [_link("kept")]
-    command("ip", "link", "del", "nc9876543210")
-    await make().purge()
 
 
 async def test_purge_leaves_nothing_and_repeats(make: Callable[..., BridgeNetwork], tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Runs ``inside_network.py`` in network and mount namespaces of its own: the machine's network is never touched."""
+"""Runs the ``inside_*.py`` files in network and mount namespaces of their own: the machine's network is not touched."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ import pytest
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 
-INSIDE = Path(__file__).with_name("inside_network.py")
+HERE = Path(__file__).parent
+INSIDE = (HERE / "inside_network.py", HERE / "inside_crashes.py")
 TIMEOUT_SECONDS = 300
 CASES = [
     node.name
-    for node in ast.parse(INSIDE.read_text()).body
+    for file in INSIDE
+    for node in ast.parse(file.read_text()).body
     if isinstance(node, ast.AsyncFunctionDef | ast.FunctionDef) and node.name.startswith("test_")
 ]
 
@@ -27,10 +29,12 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What became of each case: empty for a pass, else the report."""
     folder = tmp_path_factory.mktemp("inside")
     report = folder / "report.xml"
-    pytest_inside = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(INSIDE)]
+    plugins = ["-p", "no:cacheprovider", "-p", "inside_world"]
+    pytest_inside = [sys.executable, "-m", "pytest", "-q", *plugins, *map(str, INSIDE)]
+    outer = str(Path("/proc/self/ns/net").stat().st_ino)
     done = subprocess.run(
         ["unshare", "--net", "--mount", "--", *pytest_inside, f"--junitxml={report}", f"--basetemp={folder / 'tmp'}"],
-        cwd=INSIDE.parent, env=os.environ | {"OUTER_NETNS": str(Path("/proc/self/ns/net").stat().st_ino)},
+        cwd=HERE, env=os.environ | {"OUTER_NETNS": outer, "PYTHONPATH": str(HERE)},
         capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False,
     )  # fmt: skip
     if not report.exists():
