@@ -190,7 +190,7 @@ async def ping(path: Path, address: str) -> None:
         six = ":" in address
         family, proto = (socket.AF_INET6, socket.IPPROTO_ICMPV6) if six else (socket.AF_INET, socket.IPPROTO_ICMP)
         with socket.socket(family, socket.SOCK_RAW, proto) as sock:
-            sock.settimeout(1)
+            sock.settimeout(5)
             body = bytes([128 if six else 8, 0, 0, 0, 0, 7, 0, 1])
             if not six:
                 total = ~(sum(int.from_bytes(body[i : i + 2], "big") for i in range(0, 8, 2)) % 0xFFFF) & 0xFFFF
