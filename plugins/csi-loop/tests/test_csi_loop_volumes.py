@@ -211,13 +211,16 @@ async def test_leftovers_are_collected_on_start(root: Path) -> None:
 
 
 async def test_mount_alive_in_another_namespace_is_shared_not_doubled(
-    volumes: LoopVolumes, root: Path, attached: Attached
+    volumes: LoopVolumes, root: Path, attached: Attached, tmp_path: Path
 ) -> None:
     await volumes.create(spec())
     path = await volumes.publish(DB, consumer="web")
+    inside = tmp_path / "inside"
+    inside.mkdir()
     async with trio.open_nursery() as nursery:
-        # As a container does: its own mount namespace keeps the file system mounted.
-        argv = ["unshare", "--mount", "--propagation", "private", "sh", "-c", "echo ready; read _"]
+        # As a container does: its own mount namespace keeps the file system mounted, at a place of its own.
+        script = 'mount --bind "$1" "$2" && echo ready; read _'
+        argv = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", str(path), str(inside)]
         process = await trio.lowlevel.open_process(argv, stdin=-1, stdout=-1)
         nursery.start_soon(process.wait)
         assert process.stdout is not None
@@ -234,6 +237,27 @@ async def test_mount_alive_in_another_namespace_is_shared_not_doubled(
             process.terminate()
     assert (await volumes.publish(DB, consumer="web") / "data").read_text() == "one file system"
     assert path == root / DB / "mount"
+
+
+async def test_program_that_copied_the_mounts_of_the_host_holds_no_volume(
+    volumes: LoopVolumes, root: Path, attached: Attached
+) -> None:
+    await volumes.create(spec())
+    path = await volumes.publish(DB, consumer="web")
+    async with trio.open_nursery() as nursery:
+        argv = ["unshare", "--mount", "--propagation", "private", "sh", "-c", "echo ready; read _"]
+        process = await trio.lowlevel.open_process(argv, stdin=-1, stdout=-1)
+        nursery.start_soon(process.wait)
+        assert process.stdout is not None
+        assert await process.stdout.receive_some() == b"ready\n"
+        try:
+            await volumes.unpublish(DB, consumer="web")
+            assert attached() == []
+            assert await volumes.publish(DB, consumer="web") == path
+            await volumes.unpublish(DB, consumer="web")
+            await volumes.delete(DB)
+        finally:
+            process.terminate()
 
 
 async def test_unclean_file_system_is_checked_before_it_is_mounted(volumes: LoopVolumes, root: Path) -> None:

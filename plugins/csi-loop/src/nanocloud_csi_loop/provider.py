@@ -203,6 +203,7 @@ class LoopVolumes(VolumeProvider, Removable):
     def _mount(self, volume: VolumeId, consumer: str, fs_type: str) -> None:
         folder = self._folders[volume]
         self._folders.forget_consumers(volume)  # of before a reboot; the mount below would make them count again
+        folder.mount.mkdir(mode=0o700, exist_ok=True)  # a crash may have come between removing and making it
         with loop.attached(folder.image) as device:
             mounts.mount(device.path, folder.mount, fs_type)
         try:
@@ -297,7 +298,16 @@ def _used_bytes(mount: Path) -> int:
 
 
 def _unmount(folder: VolumeFolder) -> None:
+    """Unmount here, and in every mount namespace that was copied from this one meanwhile.
+
+    Any program that makes itself a mount namespace gets copies of all mounts, and would hold the file system until it
+    ends. On removing a folder the kernel detaches what is mounted on it anywhere else (vfs_rmdir, detach_mounts), so
+    the mount point is made anew. What a container was given is mounted elsewhere and stays.
+    """
     mounts.unmount(folder.mount)
+    with suppress(OSError):  # something is still mounted here: the next one unmounts it
+        folder.mount.rmdir()
+        folder.mount.mkdir(mode=0o700)
 
 
 def _unmount_idle(volume: VolumeId, folder: VolumeFolder) -> None:
