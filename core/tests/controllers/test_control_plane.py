@@ -403,6 +403,21 @@ async def test_a_moved_tag_does_not_turn_a_restart_into_an_update(machine: Simul
         assert (await server.status("mariadb"))["image"] == image
 
 
+async def test_a_changed_image_replaces_the_pod_and_keeps_the_profile(
+    machine: Simulation, mock_clock: MockClock
+) -> None:
+    async with machine.run() as server:
+        await server.install("wordpress")
+        await server.ready("wordpress")
+        before, secrets = await container_id(server, "wordpress"), await secret_values(server)
+        newer = machine.add_image("wordpress-next", WORDPRESS)
+        await server.change("wordpress", image="wordpress-next")
+        await server.until(lambda: _other_container(server, "wordpress", before))
+        await server.ready("wordpress")
+        assert (await server.status("wordpress"))["image"].endswith(newer.digest)
+        assert await secret_values(server) == secrets
+
+
 # ---- uninstalling ----------------------------------------------------------------------------------------------------
 
 

@@ -525,6 +525,17 @@ async def test_a_script_that_cannot_find_a_program_is_not_ready(machine: Simulat
         assert not condition_is_true(bundle, "Ready")
 
 
+async def test_a_seccomp_profile_of_the_nodes_own_is_refused_by_field(
+    machine: Simulation, mock_clock: MockClock
+) -> None:
+    security = {"seccompProfile": "Localhost", "localhostProfile": "mine.json"}
+    async with machine.run() as server:
+        await server.install("mariadb")
+        await server.ready("mariadb")
+        await server.change("mariadb", security=security)
+        assert "allowed: Baseline, RuntimeDefault" in await message(server, "mariadb", "OptionsInvalid")
+
+
 async def test_a_container_that_vanishes_is_made_again(machine: Simulation, mock_clock: MockClock) -> None:
     async with machine.run() as server:
         await server.install("mariadb")
