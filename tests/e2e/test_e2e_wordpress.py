@@ -1,45 +1,17 @@
-"""The main job with the real catalogue: WordPress and its MariaDB, installed by one command, over TLS.
-
-Set NANOCLOUD_TEST_STATE to a folder; images that are missing there are built first, which downloads packages.
-"""
+"""The main job with the real catalogue: WordPress and its MariaDB, installed by one command, over TLS."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
-import pytest
+from catalogue import MINUTES, catalogue_fixture, needs_images
 from nodes import TestNode
 
-from nanocloud_dockyard.builder import Builder
-
-STATE = os.environ.get("NANOCLOUD_TEST_STATE")
 SERVICES = ("mariadb", "wordpress")
-MINUTES = 300.0
-pytestmark = pytest.mark.skipif(not STATE, reason="NANOCLOUD_TEST_STATE does not name a folder for built images")
-
-
-@pytest.fixture(scope="module")
-def catalogue() -> Path:
-    """An OCI layout folder with the built images."""
-    builder = Builder(Path(str(STATE)), progress=lambda subject, message: print(f"{subject}: {message}"))
-    for service in SERVICES:
-        builder.build(service)
-    return builder.layout
-
-
-@pytest.fixture
-def node(catalogue: Path, new_node: Callable[..., TestNode]) -> TestNode:
-    made = new_node(start=False)
-    layout = made.layout.folder
-    shutil.rmtree(layout)
-    shutil.copytree(catalogue, layout, copy_function=os.link)
-    made.start()
-    return made
+pytestmark = needs_images
+node = catalogue_fixture(*SERVICES)
 
 
 def front_page(node: TestNode) -> str:

@@ -1,4 +1,4 @@
-"""The macros that every node has: ``!rand``, ``!local_ip``, ``!dns``, ``!tls`` and ``!if``.
+"""The macros that every node has: ``!bundle``, ``!rand``, ``!local_ip``, ``!dns``, ``!tls`` and ``!if``.
 
 Expanding one changes nothing on the node and sends nothing on the network. ``!tls`` gives only a path: planning sees it
 in the options and asks the node's CA for the certificate.
@@ -61,7 +61,7 @@ class BuiltinMacros(MacroProvider):
 
     @property
     def macros(self) -> Sequence[str]:
-        return ("dns", "if", "local_ip", "rand", "tls")
+        return ("bundle", "dns", "if", "local_ip", "rand", "tls")
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
@@ -75,6 +75,9 @@ class BuiltinMacros(MacroProvider):
                 return _tls(arguments)
             case "if":
                 return _if(arguments, context)
+            case "bundle":
+                _no_arguments(macro, arguments)
+                return MacroValue(value=context.bundle)
             case "local_ip":
                 _no_arguments(macro, arguments)
                 return MacroValue(value=self._local_address())

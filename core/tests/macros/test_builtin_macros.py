@@ -31,6 +31,7 @@ async def test_rand_gives_secret_characters_of_the_set(charset: str) -> None:
 @pytest.mark.parametrize(
     ("text", "value"),
     [
+        ("bundle", "web"),
         ("tls key", "/run/nanocloud/tls/tls.key"),
         ("tls cert", "/run/nanocloud/tls/tls.crt"),
         ("tls ca", "/run/nanocloud/tls/ca.crt"),
@@ -52,7 +53,7 @@ async def test_tls_and_if(text: str, value: str) -> None:
     [
         *("rand", "rand 0 hex", "rand 4097 hex", "rand -1 hex", "rand ٣ hex", "rand 1e3 hex", "rand 8", "rand 8 emoji"),
         *("rand 8 hex more", "tls", "tls keys", "tls key ca", "if", "if mode=tls", "if mode on off", "if a=b c d e"),
-        *("dns 1", "local_ip eth0", "other"),
+        *("bundle 1", "dns 1", "local_ip eth0", "other"),
     ],
 )
 async def test_wrong_arguments_are_refused_as_written(text: str) -> None:

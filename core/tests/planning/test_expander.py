@@ -16,10 +16,10 @@ async def test_a_macro_goes_to_the_provider_that_offers_it() -> None:
 
 
 async def test_an_unknown_macro_lists_the_known_ones() -> None:
-    with pytest.raises(InvalidError, match=r"!rnd is not a known macro; did you mean !rand\?; macros: !dns, !if"):
+    with pytest.raises(InvalidError, match=r"!rnd is not a known macro; did you mean !rand\?; macros: !bundle, !dns, !if"):
         await expander([BuiltinMacros()])("rnd", [], CONTEXT)
 
 
 def test_two_owners_of_one_macro_are_refused() -> None:
-    with pytest.raises(PluginError, match="macro !dns is offered by builtin and by builtin"):
+    with pytest.raises(PluginError, match="macro !bundle is offered by builtin and by builtin"):
         expander([BuiltinMacros(), BuiltinMacros()])

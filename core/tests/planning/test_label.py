@@ -223,7 +223,10 @@ def test_the_documented_example_is_read() -> None:
 
 
 def test_exports() -> None:
-    exports = parse_exports('{"options": ["host", "port"], "bindings": ["create_user"]}')
+    exports = parse_exports(
+        '{"options": ["host", "port"], "bindings": ["create_user"], "owned": {"create_user": [1, 2]}}'
+    )
+    assert exports.owned == {"create_user": (1, 2)}
     assert exports.options == {"host", "port"}
     assert exports.bindings == {"create_user"}
     assert parse_exports("{}").options == frozenset()
@@ -233,7 +236,13 @@ def test_exports() -> None:
     ("text", "said"),
     [
         ("[]", "must be a JSON object"),
-        ('{"option": []}', "'option' is not known here; allowed: options, bindings"),
+        ('{"option": []}', "'option' is not known here; allowed: options, bindings, owned"),
+        ('{"owned": []}', ".owned: must be an object"),
+        ('{"owned": {"create_user": [1]}}', "is not among the exported bindings"),
+        ('{"bindings": ["make"], "owned": {"make": []}}', ".owned.make: must be an array of argument positions"),
+        ('{"bindings": ["make"], "owned": {"make": [0]}}', ".owned.make"),
+        ('{"bindings": ["make"], "owned": {"make": [true]}}', ".owned.make"),
+        ('{"bindings": ["make"], "owned": {"make": [65]}}', ".owned.make"),
         ('{"options": "host"}', "must be an array"),
         ('{"options": {"host": 1}}', "must be an array"),
         ('{"options": ["*"]}', ".options[0]: '*' is not an option name"),

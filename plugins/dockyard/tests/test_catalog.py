@@ -33,7 +33,7 @@ def recipe(folder: Path, **files: str) -> Path:
 
 
 def test_the_first_catalogue_is_here() -> None:
-    assert SERVICES == ["mariadb", "nginx", "redis", "wordpress"]
+    assert {"mariadb", "nginx", "redis", "wordpress"} <= set(SERVICES)
 
 
 @pytest.mark.parametrize("service", SERVICES)

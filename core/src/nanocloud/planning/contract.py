@@ -122,3 +122,5 @@ class Exports:
 
     options: frozenset[str] = frozenset()
     bindings: frozenset[str] = frozenset()
+    owned: Mapping[str, tuple[int, ...]] = attrs.field(factory=dict)
+    """Binding command -> positions, from 1, of the arguments that name what then belongs to the dependant alone."""

@@ -1,7 +1,8 @@
 """The label ``io.nanocloud.exports``: what dependants of an image may use.
 
-Format: ``{"options": ["host", "port"], "bindings": ["create_user"]}``; both members may be absent. Without the label
-nothing is exported. ``host`` is the service's DNS name and needs no option of that name.
+Format: ``{"options": ["host", "port"], "bindings": ["create_user"], "owned": {"create_user": [1, 2]}}``; each member
+may be absent. Without the label nothing is exported. ``host`` is the service's DNS name and needs no such option.
+``owned`` says which arguments of a binding, counted from 1, name something that belongs to one dependant alone.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from nanocloud.errors import LabelError
 from nanocloud.planning.contract import EXPORTS_LABEL, Exports
-from nanocloud.planning.label import COMMAND, load_object
+from nanocloud.planning.label import COMMAND, MAX_WORDS, load_object
 from nanocloud.planning.reserved import NAME
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 MAX_NAMES = 256
 HOST = "host"
+_POSITIONS = range(1, MAX_WORDS + 1)
 
 
 def image_exports(labels: Mapping[str, str]) -> Exports:
@@ -35,12 +37,34 @@ def parse_exports(text: str) -> Exports:
     """
     members = load_object(EXPORTS_LABEL, text)
     for member in members:
-        if member not in ("options", "bindings"):
-            raise LabelError(f"{EXPORTS_LABEL}: {member[:60]!a} is not known here; allowed: options, bindings")
+        if member not in ("options", "bindings", "owned"):
+            raise LabelError(f"{EXPORTS_LABEL}: {member[:60]!a} is not known here; allowed: options, bindings, owned")
+    bindings = _names("bindings", members.get("bindings", []), COMMAND, "a binding command")
     return Exports(
         options=_names("options", members.get("options", []), NAME, "an option name"),
-        bindings=_names("bindings", members.get("bindings", []), COMMAND, "a binding command"),
+        bindings=bindings,
+        owned=_owned(members.get("owned", {}), bindings),
     )
+
+
+def _owned(value: object, bindings: frozenset[str]) -> dict[str, tuple[int, ...]]:
+    where = f"{EXPORTS_LABEL}.owned"
+    if not isinstance(value, dict):
+        raise LabelError(f"{where}: must be an object")
+    for command, positions in value.items():
+        if command not in bindings:
+            raise LabelError(f"{where}: {ascii(command)[:60]} is not among the exported bindings")
+        if (
+            not isinstance(positions, list)
+            or not 1 <= len(positions) <= MAX_WORDS
+            or not all(map(_position, positions))
+        ):
+            raise LabelError(f"{where}.{command}: must be an array of argument positions, 1 to {MAX_WORDS}")
+    return {command: tuple(positions) for command, positions in value.items()}
+
+
+def _position(value: object) -> bool:
+    return type(value) is int and value in _POSITIONS
 
 
 def _names(member: str, value: object, form: re.Pattern[str], what: str) -> frozenset[str]:

@@ -51,6 +51,7 @@ class Exports:
 
     options: tuple[str, ...] = ()
     bindings: tuple[str, ...] = ()
+    owned: dict[str, tuple[int, ...]] = attrs.field(factory=dict)
 
 
 @attrs.frozen(kw_only=True)
@@ -70,7 +71,9 @@ class Recipe:
     def labels(self) -> dict[str, str]:
         """The image's labels, JSON on one line."""
         labels = {
-            "io.nanocloud.exports": _compact(attrs.asdict(self.exports)),
+            "io.nanocloud.exports": _compact(
+                {name: value for name, value in attrs.asdict(self.exports).items() if value or name != "owned"}
+            ),
             "io.nanocloud.options": _compact(self.options),
             "org.opencontainers.image.description": self.description,
             "org.opencontainers.image.title": self.service,

@@ -1,0 +1,64 @@
+"""Nodes that hold built images of the real catalogue, for tests that use a service as its users do.
+
+Set NANOCLOUD_TEST_STATE to a folder; images that are missing there are built first, which downloads packages.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+import pytest
+from nodes import TestNode, making_node
+
+from nanocloud_dockyard.builder import Builder
+
+STATE = os.environ.get("NANOCLOUD_TEST_STATE")
+MINUTES = 300.0
+"""How long an installation may take on a busy machine, in seconds."""
+needs_images = pytest.mark.skipif(not STATE, reason="NANOCLOUD_TEST_STATE does not name a folder for built images")
+_NUMBERS = count()
+
+
+def built(*services: str) -> Path:
+    """The OCI layout folder with the images of ``services``, brought up to date."""
+    builder = Builder(Path(str(STATE)), progress=lambda subject, message: print(f"{subject}: {message}"))
+    for service in services:
+        builder.build(service)
+    return builder.layout
+
+
+@contextmanager
+def catalogue_node(folder: Path, *services: str, config: str = "") -> Iterator[TestNode]:
+    """A running node below ``folder`` (the fixture ``nodes_folder``) that holds the images of ``services``."""
+    layout = built(*services)
+    with making_node(folder / f"c{next(_NUMBERS)}", config=config, start=False) as node:
+        shutil.rmtree(node.layout.folder)
+        shutil.copytree(layout, node.layout.folder, copy_function=_link)
+        node.start()
+        yield node
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # the folders are on different filesystems
+        shutil.copy2(source, target)
+
+
+NodeFixture = Callable[[Path], Iterator[TestNode]]
+
+
+def catalogue_fixture(*services: str, config: str = "") -> NodeFixture:
+    """A module's fixture ``node``: ``node = catalogue_fixture("mariadb", "wordpress")``."""
+
+    @pytest.fixture(scope="module", name="node")
+    def fixture(nodes_folder: Path) -> Iterator[TestNode]:
+        with catalogue_node(nodes_folder, *services, config=config) as made:
+            yield made
+
+    return fixture
