@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
+import attrs
 import typer
 
 from nanocloud.config import load
@@ -11,6 +12,9 @@ from nanocloud.errors import UsageError
 from nanocloud.output import dump, printable, table
 from nanocloud_dockyard import recipes, services
 from nanocloud_dockyard.builder import Builder, BuildError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
 
 app = typer.Typer(help="The catalogue of services, and their images.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -25,14 +29,23 @@ def build(
     names: Annotated[list[str], typer.Argument(metavar="SERVICE...", help="Services to build.", show_default=False)],
     force: Annotated[bool, typer.Option("--force", help="Build although nothing changed.")] = False,
     rebuild_base: Annotated[bool, typer.Option("--rebuild-base", help="Make the base anew first.")] = False,
+    build_args: Annotated[
+        list[str] | None,
+        typer.Option("--build-arg", metavar="NAME=VALUE", help="A URL or file to take a recipe's file from."),
+    ] = None,
 ) -> None:
     """Build images from their recipes; what is up to date is left alone."""
-    for name in names:
-        recipes.load(name)  # all names are known before the first build begins
+    known = {name: _arguments(name) for name in names}  # all names are known before the first build begins
+    arguments = _given(build_args or (), known)
     builder = Builder(load().state_dir, progress=_tell)
     for index, name in enumerate(names):
         try:
-            result = builder.build(name, force=force, rebuild_base=rebuild_base and index == 0)
+            result = builder.build(
+                name,
+                force=force,
+                rebuild_base=rebuild_base and index == 0,
+                arguments={argument: arguments[argument] for argument in known[name] if argument in arguments},
+            )
         except BuildError as exc:
             for line in exc.tail.splitlines():
                 typer.echo(f"  | {printable(line)}", err=True)
@@ -41,6 +54,28 @@ def build(
             typer.echo(f"{name}: built in {result.seconds:.0f} s")
         else:
             typer.echo(f"{name}: up to date")
+
+
+def _arguments(service: str) -> list[str]:
+    return [artifact.argument for artifact in recipes.load(service).artifacts if artifact.argument]
+
+
+def _given(words: Iterable[str], known: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """The build arguments as the user typed them; ``known`` are those of each service that is to be built."""
+    arguments: dict[str, str] = {}
+    listed = ", ".join(f"{name} of {service}" for service, names in known.items() for name in names) or "none"
+    for word in words:
+        name, _, value = word.partition("=")
+        if not name or not value:
+            raise UsageError(f"--build-arg is {word!r}; it must be NAME=VALUE")
+        if not any(name in names for names in known.values()):
+            raise UsageError(
+                f"--build-arg names {name!r}, which {', '.join(known)} does not know", hint=f"known: {listed}"
+            )
+        if name in arguments:
+            raise UsageError(f"--build-arg {name} is given twice")
+        arguments[name] = value
+    return arguments
 
 
 def _tell(subject: str, message: str) -> None:
@@ -86,6 +121,7 @@ def show(
             "options": recipe.options,
             "exports": {"options": list(recipe.exports.options), "bindings": list(recipe.exports.bindings)},
             "capabilities": list(recipe.capabilities),
+            "artifacts": [attrs.asdict(artifact) for artifact in recipe.artifacts],
         }
         typer.echo(dump(facts, "json"))
         return
@@ -93,6 +129,9 @@ def show(
     typer.echo(table(("OPTION", "DEFAULT", "CHOICES", "NEEDS"), _rows(recipe)))
     typer.echo(f"\nexports options:  {', '.join(recipe.exports.options) or 'none'}")
     typer.echo(f"exports bindings: {', '.join(recipe.exports.bindings) or 'none'}")
+    for artifact in recipe.artifacts:
+        instead = f" (instead: --build-arg {artifact.argument}=/path/or/url)" if artifact.argument else ""
+        typer.echo(f"built with:       {artifact.url}{instead}")
 
 
 def _rows(recipe: recipes.Recipe) -> list[tuple[str, str, str, str]]:
