@@ -95,7 +95,7 @@ def make(
     )
     if apt.sources is None:
         write_durably(folder / "default-sources.list", (apt.folder / "sources.list").read_bytes())
-    for name in ("Containerfile", "install-packages"):
+    for name in ("Containerfile", "install-packages", "with-registries"):
         shutil.copyfile(_DEFINITION / name, context / name)
     progress(f"importing {REFERENCE}")
     digest = buildah.build(context, tag=REFERENCE, timestamp=EPOCH)

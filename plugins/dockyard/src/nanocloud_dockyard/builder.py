@@ -1,7 +1,7 @@
 """Builds catalogue images: recipe and base in, one image in the node's layout out. A second build does nothing.
 
-Folder ``state_dir/images/builder/``: ``lock``, ``base.json`` (see base.py), ``store/`` (see buildah.py), ``apt/`` (the
-host's apt settings), ``cache/`` (downloaded packages). All of it can be deleted at any time but during a build.
+Folder ``state_dir/images/builder/``: ``lock``, ``base.json`` (see base.py), ``store/`` (see buildah.py), ``apt/`` and
+``registries/`` (the host's settings), ``cache/`` (downloads). All of it can be deleted at any time but during a build.
 
 An image is up to date when its recipe key is: SHA-256 over the recipe's files and labels, the base's digest and the
 builder's options. One build runs at a time; the others wait for the lock. Synchronous, for the command line only.
@@ -24,7 +24,7 @@ import attrs
 
 from nanocloud.errors import CommandError, ForbiddenError, ProviderError
 from nanocloud.files import private_folder
-from nanocloud_dockyard import base, build_process, buildah, host_apt, layout_writer, recipes
+from nanocloud_dockyard import base, build_process, buildah, host_apt, host_registries, layout_writer, recipes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -115,6 +115,7 @@ class Builder:
         with self._explained(service, service):
             builder.open()
             apt = host_apt.capture(self._folder / "apt", base.SUITE)
+            registries = host_registries.capture(self._folder / "registries", epoch=base.EPOCH)
         record = None if rebuild_base else base.current(self._folder)
         if record is None or not builder.has(base.REFERENCE):
             record = self._make_base(lock, apt)
@@ -125,7 +126,7 @@ class Builder:
                 tag=tag,
                 timestamp=base.EPOCH,
                 labels=recipe.labels,
-                mounts=self._mounts(apt),
+                mounts=[*self._mounts(apt), *registries.mounts(self._folder / "cache" / "registries")],
                 on_line=partial(self._show_step, service),
             )
             self._progress(service, "storing")
