@@ -106,11 +106,11 @@ def list_services(output: Annotated[str, typer.Option("--output", "-o", help="ta
 @app.command()
 def show(
     service: Annotated[str, typer.Argument(help="A service of the catalogue.", show_default=False)],
-    output: Annotated[str, typer.Option("--output", "-o", help="table or json.")] = "table",
+    output: Annotated[str, typer.Option("--output", "-o", help="table, markdown or json.")] = "table",
 ) -> None:
     """A service's options, defaults and choices, what it needs and what it exports."""
-    if output not in ("table", "json"):
-        raise UsageError(f"--output is {output!r}; allowed: table, json")
+    if output not in ("table", "markdown", "json"):
+        raise UsageError(f"--output is {output!r}; allowed: table, markdown, json")
     if service not in recipes.services():
         raise services.missing(service, None)
     recipe = recipes.load(service)
@@ -124,6 +124,11 @@ def show(
             "artifacts": [attrs.asdict(artifact) for artifact in recipe.artifacts],
         }
         typer.echo(dump(facts, "json"))
+        return
+    if output == "markdown":
+        from nanocloud_dockyard.pages import page
+
+        typer.echo(page(service), nl=False)
         return
     typer.echo(f"{recipe.service}: {recipe.description}\n")
     typer.echo(table(("OPTION", "DEFAULT", "CHOICES", "NEEDS"), _rows(recipe)))
