@@ -321,7 +321,7 @@ async def test_layers_are_shared_between_images(open_dockyard, new_image, new_ta
 STALLING = """
 import os, trio
 from contextlib import asynccontextmanager
-from nanocloud_dockyard import provider
+from nanocloud_dockyard import provider, sources
 from nanocloud_dockyard.layout import LayoutSource
 
 class Stalling(LayoutSource):
@@ -337,7 +337,7 @@ class Stalling(LayoutSource):
     def halfway(self):
         print("halfway", flush=True)
 
-provider.LayoutSource = Stalling
+sources.LayoutSource = Stalling
 """
 
 
@@ -354,7 +354,7 @@ async def test_a_cancelled_call_leaves_nothing_and_can_be_repeated(
     open_dockyard, new_image, new_tar, layout, store, monkeypatch
 ):
     new_image.of(many_files(new_tar)).write_layout(layout)
-    monkeypatch.setattr("nanocloud_dockyard.provider.LayoutSource", LayoutSource)  # put back afterwards
+    monkeypatch.setattr("nanocloud_dockyard.sources.LayoutSource", LayoutSource)  # put back afterwards
     names: dict[str, Any] = {}
     exec(STALLING, names)
     halfway = trio.Event()
