@@ -84,7 +84,7 @@ class ImageProvider(Provider):
         """Read manifest and configuration of ``reference``; fetches no layer.
 
         Shape of ``reference``: a catalog service (``mariadb``), a registry reference (``host[:port]/name[:tag]``,
-        ``...@sha256:...``), or an OCI layout folder (``oci:/path[:tag]``).
+        ``...@sha256:...``), an OCI layout folder (``oci:/path[:tag]``) or archive (``oci-archive:/path[:tag]``).
 
         Raises:
             NotFoundError: no such service or image; a catalog name lists near matches, a recipe that is not built

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nanocloud_dockyard import services
+from nanocloud_dockyard.archive import ArchiveFiles
 from nanocloud_dockyard.layout import LayoutSource
 from nanocloud_dockyard.reference import LayoutReference, Reference, RegistryReference
 
@@ -34,7 +35,8 @@ class Sources:
     def of(self, reference: Reference) -> list[Source]:
         """In the order in which to ask; a service is built here, or comes from the configured registry."""
         if isinstance(reference, LayoutReference):
-            return [LayoutSource(Path(reference.path), reference.tag)]
+            path = Path(reference.path)
+            return [LayoutSource(ArchiveFiles(path) if reference.archive else path, reference.tag)]
         if isinstance(reference, RegistryReference):
             return [self._registry(reference)]
         built: list[Source] = [LayoutSource(self._layout, reference.service)]
