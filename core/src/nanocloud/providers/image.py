@@ -111,5 +111,9 @@ class ImageProvider(Provider):
         """
 
     @abc.abstractmethod
-    async def collect(self, in_use: Set[Digest]) -> Sequence[Digest]:
-        """Remove images whose manifest digest is not in ``in_use``, and layers nobody needs; returns what went."""
+    async def collect(self, in_use: Set[Digest], *, idle_seconds: float = 0.0) -> Sequence[Digest]:
+        """Remove images whose manifest digest is not in ``in_use``, and layers nobody needs; returns what went.
+
+        Images that were resolved, ensured or looked up less than ``idle_seconds`` ago stay: a plan may hold one that
+        is not stored yet. So does what the catalogue offers without a registry.
+        """

@@ -47,6 +47,11 @@ class Dockyard(ImageProvider):
         self._here = this_platform()
         self._limiter = trio.CapacityLimiter(config.parallel_layers)
         self._changing = trio.Lock()  # of records, against collection
+        self._collected = trio.Event()
+        self._collected.set()
+        """Whether no collection is under way."""
+        self._touched: dict[Digest, float] = {}
+        """When an image was last asked about."""
         self._pinned: Counter[Digest] = Counter()
         """Images and layers that an ``ensure`` under way has or makes."""
         self._listeners: dict[Digest, list[PullProgress]] = {}
@@ -73,6 +78,7 @@ class Dockyard(ImageProvider):
         parsed = parse_reference(reference)
         found = await self._first(parsed, lambda source: find(source, parsed.digest, self._here))
         self._check_size(found, reference)
+        self._touched[found.digest] = trio.current_time()
         await self._keep(found, reference)
         return _image(found, reference)
 
@@ -82,6 +88,7 @@ class Dockyard(ImageProvider):
         parsed = parse_reference(image.reference)
         found = await self._first(parsed, lambda source: find(source, image.digest, self._here))
         self._check_size(found, image.reference)
+        self._touched[image.digest] = trio.current_time()
         with self._pins((image.digest, *found.configuration.diff_ids)):
             await self._keep(found, image.reference)
             layers = dict(zip(found.configuration.diff_ids, found.manifest.layers, strict=True))
@@ -89,13 +96,25 @@ class Dockyard(ImageProvider):
             return await trio.to_thread.run_sync(self._unpacked, found, image)
 
     async def local(self, digest: Digest) -> UnpackedImage:
+        self._touched[digest] = trio.current_time()  # before the wait: a collection that begins now spares it
+        await self._collected.wait()
         return await trio.to_thread.run_sync(self._local, digest)
 
-    async def collect(self, in_use: Set[Digest]) -> Sequence[Digest]:
+    async def collect(self, in_use: Set[Digest], *, idle_seconds: float = 0.0) -> Sequence[Digest]:
         async with self._changing:
-            gone = await trio.to_thread.run_sync(collect, self._store, set(in_use) | set(self._pinned))
+            self._collected = trio.Event()
+            try:
+                keep = set(in_use) | set(self._pinned) | self._fresh(idle_seconds)
+                gone = await trio.to_thread.run_sync(collect, self._store, keep)
+            finally:
+                self._collected.set()
         await trio.to_thread.run_sync(self._store.sweep)
         return gone
+
+    def _fresh(self, seconds: float) -> set[Digest]:
+        since = trio.current_time() - seconds
+        self._touched = {digest: at for digest, at in self._touched.items() if at > since}
+        return set(self._touched)
 
     # Sources
 
