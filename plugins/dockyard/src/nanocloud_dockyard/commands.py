@@ -82,6 +82,27 @@ def _tell(subject: str, message: str) -> None:
     typer.echo(f"{printable(subject)}: {printable(message)}")
 
 
+@app.command()
+def push(
+    image: Annotated[
+        str,
+        typer.Argument(
+            metavar="SERVICE|REFERENCE",
+            help="A service that was built here, oci:/path[:tag], oci-archive:/path[:tag], or an image in a registry.",
+            show_default=False,
+        ),
+    ],
+    target: Annotated[
+        str, typer.Argument(metavar="REGISTRY/REPO[:TAG]", help="Where it goes; tag: latest.", show_default=False)
+    ],
+) -> None:
+    """Push an image to a registry; what the registry has already is left out."""
+    from nanocloud_dockyard.pushing import push_image
+
+    pushed = push_image(load(), image, target)
+    typer.echo(pushed)
+
+
 @app.command("list")
 def list_services(output: Annotated[str, typer.Option("--output", "-o", help="table or json.")] = "table") -> None:
     """The services that can be installed, and whether their images are here."""
