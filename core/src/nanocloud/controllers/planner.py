@@ -116,7 +116,7 @@ class Planner:
                     "metadata": {"name": bundle, "namespace": namespace},
                     "spec": {"service": bundle},
                 }
-                planned = await self.plan(wanted, imagine=True, _chain=chain)
+                planned = await self._plan_addition(wanted, option, chain)
                 additions += [*planned.additions, planned]
                 exports = await self._exports(planned.plan.digest, bundle)
                 targets[bundle] = Target.of(bundle, namespace, planned.profile, exports)
@@ -127,6 +127,18 @@ class Planner:
         if missing:
             raise MissingServicesError(missing)
         return targets, tuple(additions)
+
+    async def _plan_addition(self, wanted: Object, option: str, chain: tuple[str, ...]) -> PlannedBundle:
+        """Plan a service that comes first; its own bad options are told as its own, not as those of this bundle."""
+        try:
+            return await self.plan(wanted, imagine=True, _chain=chain)
+        except InvalidError as exc:
+            if not exc.causes:
+                raise
+            service = name_of(wanted)
+            message = f"service {service}, which comes first: {exc}"
+            hint = exc.hint or f"install {service} by itself first, with its options"
+            raise InvalidError(message, [FieldError(f"spec.options.{option}", message)], hint=hint) from exc
 
     async def _exports(self, digest: Digest, bundle: str) -> Exports:
         try:
