@@ -202,7 +202,7 @@ class Simulation:
             events=events,
             profiles=profiles,
             planner=Planner(store=store, profiles=profiles, images=images, expand=expander([macros.BuiltinMacros()])),
-            uninstaller=Uninstaller(store=store, profiles=profiles),
+            uninstaller=Uninstaller(store=store, profiles=profiles, events=events, binding_provider=self.binding.name),
             authority=self.authority,
             envelope=envelope,
             binding_provider=self.binding.name,
