@@ -181,20 +181,24 @@ def uninstall(
         bool, typer.Option("--keep-services", help="Keep services that were installed for this one.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Also when other services use it.")] = False,
+    dry_run: DryRun = False,
+    output: plans.Output = "text",
     wait: Wait = True,
     timeout: Timeout = "5m",
     curl: Curl = False,
-) -> None:
+) -> int:
     """Remove a service with its data, and services that were installed only for it."""
     limit = parse_duration(timeout)
+    plans.check_output(output)
     server = api(curl=curl)
+    if dry_run:
+        path = bundles_path(namespace, service, "plan", "uninstall")
+        planned = server.request("POST", path, body={"keepServices": keep_services})["status"]["bundles"]
+        _refuse_if_used(service, planned[0]["usedBy"], force)
+        return plans.show(planned, output)
     if server.is_live:
         server.request("GET", bundles_path(namespace, service))
-        users = _used_by(server, namespace, service)
-        if users and not force:
-            raise NanocloudError(
-                f"{service} is used by {', '.join(users)}", hint=f"uninstall {users[0]} first, or add --force"
-            )
+        _refuse_if_used(service, _used_by(server, namespace, service), force)
         if keep_services:
             notes = {"metadata": {"annotations": {"nanocloud.io/keep-services": "true"}}}
             path = bundles_path(namespace, service)
@@ -205,6 +209,14 @@ def uninstall(
         typer.echo(f"{service} is gone")
     else:
         typer.echo(f"{service} is being removed")
+    return 0
+
+
+def _refuse_if_used(service: str, users: list[str], force: bool) -> None:
+    if users and not force:
+        raise NanocloudError(
+            f"{service} is used by {', '.join(users)}", hint=f"uninstall {users[0]} first, or add --force"
+        )
 
 
 def _used_by(server: Api, namespace: str, service: str) -> list[str]:

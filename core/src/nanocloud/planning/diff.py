@@ -39,11 +39,14 @@ class Item:
 @attrs.frozen(kw_only=True)
 class Change:
     section: str
-    """``image``, ``service``, ``option``, ``binding``, ``volume``, ``port``, ``secret``, ``tls`` or ``security``."""
+    """``image``, ``state``, ``service``, ``option``, ``binding``, ``volume``, ``port``, ``secret``, ``tls`` or
+    ``security``; of a removal also ``bundle``, ``dependant`` and ``pod``."""
     name: str
     kind: ChangeKind
     before: str = ""
     after: str = ""
+    note: str = ""
+    """What the change means, where that is not plain: data that does not come along."""
 
 
 @attrs.frozen(kw_only=True)
@@ -64,6 +67,7 @@ class PlanDiff:
             {"section": c.section, "name": c.name, "change": c.kind.value}
             | ({"before": c.before} if c.kind is not ChangeKind.ADDED else {})
             | ({"after": c.after} if c.kind is not ChangeKind.REMOVED else {})
+            | ({"note": c.note} if c.note else {})
             for c in self.changes
         ]
 
@@ -162,9 +166,10 @@ def _security(plan: WorkloadPlan) -> Mapping[str, str | list[str]]:
 def _line(change: Change) -> str:
     head = f"{_MARKS[change.kind]} {change.section}"
     name = "" if change.section == "port" else f" {printable(change.name)}:"
+    note = f" ({printable(change.note)})" if change.note else ""
     if change.kind is ChangeKind.CHANGED:
-        return f"{head}{name} {printable(change.before)} -> {printable(change.after)}"
-    return f"{head}{name} {printable(change.after or change.before)}"
+        return f"{head}{name} {printable(change.before)} -> {printable(change.after)}{note}"
+    return f"{head}{name} {printable(change.after or change.before)}{note}"
 
 
 def printable(text: str) -> str:
