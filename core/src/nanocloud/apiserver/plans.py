@@ -24,7 +24,7 @@ from nanocloud.models.converter import structure
 from nanocloud.models.meta import name_of, namespace_of
 from nanocloud.models.patch import merge_patch
 from nanocloud.objects import rules
-from nanocloud.planning.diff import describe, diff
+from nanocloud.planning.diff import describe, diff, state_change
 from nanocloud.planning.removal import removal_changes
 
 if TYPE_CHECKING:
@@ -74,7 +74,8 @@ class Plans:
         wanted = rules.new_object(BUNDLE, body) if stored is None else rules.changed_object(BUNDLE, stored, body, None)
         after = await self.planner.plan(wanted, imagine=True)
         before = None if stored is None else await self._present(stored)
-        planned = [*_additions(after), _change(after, before, installed=stored is not None)]
+        runs = None if stored is None else _starts(stored), _starts(wanted)
+        planned = [*_additions(after), _change(after, before, runs, installed=stored is not None)]
         return JSONResponse(_answer(namespace_of(wanted), name_of(wanted), planned), headers=warnings)
 
     async def _uninstall(self, request: Request) -> Response:
@@ -114,11 +115,19 @@ def _removal(removal: Removal, leaving: set[str]) -> dict[str, Any]:
 
 def _additions(planned: PlannedBundle) -> list[dict[str, Any]]:
     unique = {addition.plan.bundle: addition for addition in planned.additions}
-    return [_change(addition, None, installed=False) for addition in unique.values()]
+    return [_change(addition, None, (None, True), installed=False) for addition in unique.values()]
 
 
-def _change(planned: PlannedBundle, before: WorkloadPlan | None, *, installed: bool) -> dict[str, Any]:
+def _starts(bundle: Object) -> bool:
+    return bool(bundle["spec"].get("start", True))
+
+
+def _change(
+    planned: PlannedBundle, before: WorkloadPlan | None, runs: tuple[bool | None, bool], *, installed: bool
+) -> dict[str, Any]:
     changes = diff(before, planned.plan)
+    if runs != (True, True):  # then there is no pod that could be replaced
+        changes = changes.without("pod").joined(state_change(*runs))
     return {
         "name": planned.plan.bundle,
         "service": planned.plan.service,

@@ -13,6 +13,7 @@ import attrs
 from nanocloud.errors import FieldError, InvalidError, NotFoundError, UnavailableError
 from nanocloud.models.binding import BINDING, BindingAction
 from nanocloud.models.bundle import BUNDLE, BundleSpec, spec_of
+from nanocloud.models.core import PERSISTENT_VOLUME_CLAIM
 from nanocloud.models.meta import name_of, namespace_of, uid_of
 from nanocloud.planning.exports import image_exports
 from nanocloud.planning.label import image_contract
@@ -20,6 +21,7 @@ from nanocloud.planning.plan import plan
 from nanocloud.planning.profile import Profile
 from nanocloud.planning.resolution import ResolveRequest
 from nanocloud.planning.resolve import resolve, select_services
+from nanocloud.planning.volumes import refuse_other_volumes
 from nanocloud.planning.workload import DesiredBundle, Inventory, Target
 
 if TYPE_CHECKING:
@@ -176,7 +178,16 @@ class Planner:
                 field = f"spec.options.{claim.volume.replace('volume-', 'volume_encrypted_')}"
                 raise InvalidError(f"{field}: {message}", [FieldError(field, message)])
         await self._check_names(planned)
+        await self._check_volumes(planned)
         return planned
+
+    async def _check_volumes(self, planned: WorkloadPlan) -> None:
+        """A volume that exists keeps its size and encryption."""
+        mine = {claim.name for claim in planned.claims}
+        found = await self.store.list(
+            PERSISTENT_VOLUME_CLAIM, planned.namespace, matches=lambda claim: name_of(claim) in mine
+        )
+        refuse_other_volumes(planned.claims, {name_of(claim): claim for claim in found.items})
 
     async def _check_names(self, planned: WorkloadPlan) -> None:
         """What another bundle owns in a selected service stays its own."""
