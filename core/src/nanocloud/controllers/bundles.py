@@ -14,7 +14,7 @@ import structlog
 import trio
 
 from nanocloud.controllers import children, revocations
-from nanocloud.controllers.planner import MissingServicesError, RefusedServiceError
+from nanocloud.controllers.planner import MissingServicesError, NameTakenError, RefusedServiceError
 from nanocloud.controllers.progress import Obstacle, pod_obstacle, set_progress
 from nanocloud.controllers.revocations import Made, ensure_revocation
 from nanocloud.controllers.uninstall import INSTALLED_FOR
@@ -135,8 +135,9 @@ class BundleController:
         except UnavailableError as exc:
             raise BlockedError([], await self._waiting_for(bundle, key, exc)) from exc
         except (InvalidError, LabelError) as exc:
-            if isinstance(exc, RefusedServiceError):
-                self._dependants[key[0], exc.service].add(key)
+            if isinstance(exc, RefusedServiceError | NameTakenError):
+                for other in exc.waits_for:
+                    self._dependants[key[0], other].add(key)
             reason = "LabelInvalid" if isinstance(exc, LabelError) else "OptionsInvalid"
             raise BlockedError([], Obstacle(reason=reason, message=str(exc), failed=True)) from exc
         except (NotFoundError, ImageError) as exc:

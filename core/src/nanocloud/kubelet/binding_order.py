@@ -1,7 +1,7 @@
 """Which bindings of one target have to wait for which; pure.
 
 What a command makes belongs to one bundle. So a name that another bundle owns is refused, and what is being revoked is
-gone before it is made again. Nothing is revoked while a command of the same bundle still makes it.
+gone before it is made again. Two commands of one bundle never run at once in one target.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from nanocloud.models.binding import BindingAction, BindingPhase, spec_of
+from nanocloud.models.binding import BindingAction, spec_of
 from nanocloud.models.meta import name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Set
+    from collections.abc import Iterable, Mapping
 
     from nanocloud.models.binding import BindingSpec
     from nanocloud.models.meta import Object
@@ -38,21 +38,22 @@ def is_revocation(spec: BindingSpec) -> bool:
     return spec.action == BindingAction.REVOKE.value
 
 
-def way_of(binding: Object, spec: BindingSpec, others: Iterable[Object], running: Set[str]) -> Way:
+def way_of(binding: Object, spec: BindingSpec, others: Iterable[Object], running: Mapping[str, BindingSpec]) -> Way:
     """Look at the other bindings in the same target.
 
     Args:
-        running: names of those whose command runs now.
+        running: those of the target whose command runs now, by name; the object may be gone already.
     """
+    if any(other.bundle == spec.bundle for name, other in running.items() if name != name_of(binding)):
+        return Way(is_free=False)
     superseded: list[Object] = []
     for other in others:
         if name_of(other) == name_of(binding):
             continue
         found = spec_of(other)
         if is_revocation(spec):
-            if found.bundle == spec.bundle and name_of(other) in running:
-                return Way(is_free=False)
-        elif is_revocation(found):
+            continue
+        if is_revocation(found):
             if found.bundle != spec.bundle and not found.shares_names_with(spec):
                 continue
             if _attempts(other) < MAX_ATTEMPTS or name_of(other) in running:
@@ -66,9 +67,8 @@ def way_of(binding: Object, spec: BindingSpec, others: Iterable[Object], running
 
 
 def has_begun(binding: Object) -> bool:
-    """Whether its command may have done something."""
-    phase: str = (binding.get("status") or {}).get("phase", BindingPhase.PENDING.value)
-    return phase != BindingPhase.PENDING.value
+    """Whether its command may have done something; one that was refused has not run."""
+    return bool((binding.get("status") or {}).get("startedAt"))
 
 
 def _attempts(binding: Object) -> int:

@@ -37,7 +37,7 @@ from nanocloud.models.pod import POD
 from nanocloud.objects import ObjectNotFoundError, WatchType
 from nanocloud.objects.reflector import reflect
 from nanocloud.observability.metrics import binding_runs
-from nanocloud.providers.binding import BindingArgument, BindingCall, BindingOutcome, BindingResult
+from nanocloud.providers.binding import BindingArgument, BindingCall, BindingResult
 from nanocloud.providers.runtime import ContainerId
 from nanocloud.workqueue import WorkQueue
 
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from nanocloud.models.binding import BindingSpec, BindingValue
     from nanocloud.models.meta import Object
     from nanocloud.objects import WatchEvent
+    from nanocloud.providers.binding import BindingOutcome
 
 _LAST_BACKOFF_SECONDS = 300.0
 _OUTPUT_LIMIT_BYTES = 1024 * 1024  # as JSON, below what one value of the keyspace may hold
@@ -68,7 +69,7 @@ class BindingsWorker:
         self._parts = parts
         self._queue: WorkQueue[_Key] = WorkQueue("bindings")
         self._by_target: defaultdict[_Key, set[_Key]] = defaultdict(set)
-        self._running: set[_Key] = set()
+        self._running: dict[_Key, BindingSpec] = {}
         self._claiming = trio.Lock()
         """Held between looking at what is in the way and saying that a command runs."""
 
@@ -125,8 +126,7 @@ class BindingsWorker:
                 if exc.kind is not BINDING:
                     raise
             finally:
-                if key in self._running:
-                    self._running.discard(key)
+                if self._running.pop(key, None) is not None:
                     self._wake((key[0], spec.target))
 
     async def _ready_container(self, namespace: str, target: str) -> ContainerId | None:
@@ -160,12 +160,17 @@ class BindingsWorker:
     async def _claim(self, binding: Object, spec: BindingSpec, attempt: int) -> bool:
         """Say that the command runs, if nothing is in its way; what waits comes back when another has ended."""
         key, target = (namespace_of(binding), name_of(binding)), (namespace_of(binding), spec.target)
+
+        def is_beside(other: Object) -> bool:
+            return bool(other["spec"]["target"] == spec.target)
+
         async with self._claiming:
-            others = [await self._parts.store.find(BINDING, *other) for other in list(self._by_target.get(target, ()))]
-            running = {name for namespace, name in self._running if namespace == key[0]}
-            way = way_of(binding, spec, [other for other in others if other is not None], running)
+            others = (await self._parts.store.list(BINDING, key[0], matches=is_beside)).items
+            running = {name: s for (ns, name), s in self._running.items() if (ns, s.target) == target}
+            way = way_of(binding, spec, others, running)
             if way.conflict:
-                await self._finish(binding, spec, spec.executable, _refused(way.conflict, self._parts.clock()), attempt)
+                status = {"phase": BindingPhase.FAILED.value, "attempts": attempt, "message": way.conflict}
+                await self._fail(binding, spec, status, "BindingFailed")
                 return False
             if not way.is_free:
                 return False
@@ -173,7 +178,7 @@ class BindingsWorker:
                 await self._delete(other)
             started = timestamp(self._parts.clock())
             await self._write(binding, {"phase": BindingPhase.RUNNING.value, "attempts": attempt, "startedAt": started})
-            self._running.add(key)
+            self._running[key] = spec
         return True
 
     async def _carry_out(self, spec: BindingSpec, call: BindingCall) -> tuple[str, BindingOutcome]:
@@ -232,11 +237,15 @@ class BindingsWorker:
         if outcome.result is BindingResult.TIMEOUT:
             why = "took too long and was killed"
         status["message"] = f"{what} {why}" + (f": {last}" if last else "")
+        await self._fail(binding, spec, status, _EVENTS[outcome.result])
+
+    async def _fail(self, binding: Object, spec: BindingSpec, status: dict[str, Any], reason: str) -> None:
+        attempt: int = status["attempts"]
         if attempt < MAX_ATTEMPTS or is_revocation(spec):
             pause = min(2.0 ** min(attempt, 16), _LAST_BACKOFF_SECONDS)
             status["nextAttemptAt"] = timestamp(self._parts.clock() + pause)
         await self._write(binding, status)
-        await self._event(binding, spec, _EVENTS[outcome.result], status["message"], warning=True)
+        await self._event(binding, spec, reason, status["message"], warning=True)
 
     async def _write(self, binding: Object, status: dict[str, Any]) -> None:
         def put(found: Object) -> None:
@@ -254,12 +263,6 @@ class BindingsWorker:
         about = await self._parts.store.find(BUNDLE, namespace_of(binding), spec.bundle) or binding
         kind: Literal["Normal", "Warning"] = "Warning" if warning else "Normal"
         await self._parts.events.record(about, reason=reason, message=message, type=kind, component="kubelet")
-
-
-def _refused(why: str, moment: float) -> BindingOutcome:
-    return BindingOutcome(
-        result=BindingResult.FAILED, exit_code=None, output=why, started_at=moment, finished_at=moment
-    )
 
 
 def _clipped(output: str) -> str:
