@@ -17,6 +17,7 @@ import trio
 
 from nanocloud import __version__, builtin
 from nanocloud.apiserver.app import build_app
+from nanocloud.apiserver.catalogue import Catalogue
 from nanocloud.apiserver.context import ApiContext
 from nanocloud.apiserver.credentials import NodeAuthenticator, NodeAuthorizer
 from nanocloud.apiserver.exchange import Exchange
@@ -221,6 +222,7 @@ async def _serve(node: Node, *, task_status: trio.TaskStatus[Sequence[tuple[str,
         routes=(
             *exchange.routes(),
             *plans.routes(),
+            *Catalogue(images=node.context.images).routes(),
             metrics.route(keyspace, plugin_metrics),
             *(offer.value for offer in node.host.call("nanocloud_routes", context=node.context)),
         ),

@@ -10,6 +10,7 @@ import typer
 from nanocloud.config import load
 from nanocloud.errors import UsageError
 from nanocloud.output import dump, printable, table
+from nanocloud.planning import describe_image, image_contract, options_schema
 from nanocloud_dockyard import recipes, services
 from nanocloud_dockyard.builder import Builder, BuildError
 
@@ -135,16 +136,11 @@ def show(
     if service not in recipes.services():
         raise services.missing(service, None)
     recipe = recipes.load(service)
+    described = describe_image(recipe.labels)
     if output == "json":
-        facts = {
-            "service": recipe.service,
-            "description": recipe.description,
-            "options": recipe.options,
-            "exports": {"options": list(recipe.exports.options), "bindings": list(recipe.exports.bindings)},
-            "capabilities": list(recipe.capabilities),
-            "artifacts": [attrs.asdict(artifact) for artifact in recipe.artifacts],
-        }
-        typer.echo(dump(facts, "json"))
+        artifacts = [attrs.asdict(artifact) for artifact in recipe.artifacts]
+        facts = {"service": recipe.service, "description": recipe.description, "options": recipe.options}
+        typer.echo(dump(facts | described | {"artifacts": artifacts}, "json"))
         return
     if output == "markdown":
         from nanocloud_dockyard.pages import page
@@ -152,26 +148,44 @@ def show(
         typer.echo(page(service), nl=False)
         return
     typer.echo(f"{recipe.service}: {recipe.description}\n")
-    typer.echo(table(("OPTION", "DEFAULT", "CHOICES", "NEEDS"), _rows(recipe)))
-    typer.echo(f"\nexports options:  {', '.join(recipe.exports.options) or 'none'}")
-    typer.echo(f"exports bindings: {', '.join(recipe.exports.bindings) or 'none'}")
+    typer.echo(table(("OPTION", "DEFAULT", "CHOICES", "NOTES", "NEEDS"), _rows(recipe)))
+    services_used = [f"{name}: {' or '.join(values)}" for name, values in described["services"].items()]
+    bindings = [
+        " ".join([b["command"], *b["arguments"], *([f"(with {b['when']})"] if "when" in b else [])])
+        for b in described["bindings"]
+    ]
+    exports = described["exports"]
+    typer.echo()
+    for title, names in (
+        ("uses services", services_used),
+        ("runs in them", bindings),
+        ("exports options", [", ".join(exports["options"])]),
+        ("exports bindings", [", ".join(exports["bindings"])]),
+        ("capabilities", [", ".join(described["capabilities"])]),
+    ):
+        for index, name in enumerate(names or [""]):
+            typer.echo(f"{title + ':' if index == 0 else '':18}{printable(name) or 'none'}")
     for artifact in recipe.artifacts:
         instead = f" (instead: --build-arg {artifact.argument}=/path/or/url)" if artifact.argument else ""
-        typer.echo(f"built with:       {artifact.url}{instead}")
+        typer.echo(f"{'built with:':18}{artifact.url}{instead}")
 
 
-def _rows(recipe: recipes.Recipe) -> list[tuple[str, str, str, str]]:
-    from nanocloud.planning.label import image_contract
-
+def _rows(recipe: recipes.Recipe) -> list[tuple[str, str, str, str, str]]:
+    """One an option, in the label's order."""
+    contract = image_contract(recipe.labels)
+    must = options_schema(contract).get("required", [])
     rows = []
-    for option in image_contract(recipe.labels).options.values():
-        if not option.free and not option.choices:
-            continue
+    for option in contract.options.values():
+        settings = [setting for setting in (option.free, *option.choices.values()) if setting is not None]
         default = option.free.default.text if option.free and option.free.default else ""
         if option.choices and not option.optional:
             default = next(iter(option.choices))
-        choices = ", ".join(f"{v} (service)" if s.selects_service else v for v, s in option.choices.items())
-        needed = [s for s in [option.free, *option.choices.values()] if s is not None]
-        needs = ", ".join(dict.fromkeys(str(r) for s in needed for r in s.requires))
-        rows.append((f"{option.name}{' (optional)' if option.optional else ''}", default, choices, needs))
+        choices = ", ".join(f"{value} (service)" if s.selects_service else value for value, s in option.choices.items())
+        needs = ", ".join(dict.fromkeys(str(requirement) for s in settings for requirement in s.requires))
+        notes = [
+            *(["required"] if option.name in must else []),
+            *(["optional"] if option.optional else []),
+            *(["secret"] if option.name in contract.secrets else []),
+        ]
+        rows.append((option.name, default, choices, ", ".join(notes), needs))
     return rows
