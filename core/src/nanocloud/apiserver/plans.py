@@ -1,4 +1,8 @@
-"""``POST .../bundles/{name}/plan``: what creating or changing a bundle would do, without doing it."""
+"""``POST .../bundles/{name}/plan``: what creating or changing a bundle would do, without doing it.
+
+The body is the Bundle as it shall be; with ``Content-Type: application/merge-patch+json`` it is laid over the one that
+is there, as a PATCH would be.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,13 @@ import attrs
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from nanocloud.apiserver.bodies import content_type
 from nanocloud.apiserver.exchange import API_VERSION, read_json
+from nanocloud.apiserver.resources import MERGE_PATCH, validate_fields
 from nanocloud.errors import BadRequestError, NanocloudError
 from nanocloud.models.bundle import BUNDLE
 from nanocloud.models.meta import name_of, namespace_of
+from nanocloud.models.patch import merge_patch
 from nanocloud.objects import rules
 from nanocloud.planning.diff import describe, diff
 
@@ -46,6 +53,9 @@ class Plans:
             raise BadRequestError("the body must be a Bundle")
         body["metadata"] |= {"namespace": namespace, "name": name}
         stored = await self.store.find(BUNDLE, namespace, name)
+        if content_type(request) == MERGE_PATCH:
+            body = merge_patch(stored or {}, body)
+        warnings = validate_fields(BUNDLE, body, request)
         wanted = rules.new_object(BUNDLE, body) if stored is None else rules.changed_object(BUNDLE, stored, body, None)
         after = await self.planner.plan(wanted, imagine=True)
         before = None if stored is None else await self._present(stored)
@@ -55,7 +65,7 @@ class Plans:
             "metadata": {"name": name_of(wanted), "namespace": namespace_of(wanted)},
             "status": {"bundles": [*_additions(after), _change(after, before, installed=stored is not None)]},
         }
-        return JSONResponse(answer)
+        return JSONResponse(answer, headers=warnings)
 
     async def _present(self, stored: Object) -> WorkloadPlan | None:
         """The plan of the bundle as it is; None where it cannot be planned, which the change may be about to mend."""

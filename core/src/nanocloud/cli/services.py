@@ -6,15 +6,18 @@ from typing import Annotated, Any
 
 import typer
 
+from nanocloud.cli import plans
 from nanocloud.cli.follow import FailedError, wait_until
 from nanocloud.cli.options import Curl, Namespace, Service, api, parse_duration
 from nanocloud.client.api import Api, ApiError, bundles_path
 from nanocloud.errors import NanocloudError, UsageError
-from nanocloud.output import printable
 
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is done.")]
 Timeout = Annotated[str, typer.Option("--timeout", help="How long to wait: 90s, 10m.")]
-_NOTHING, _CHANGES = 0, 2
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Show the plan; exit status 2 when it changes anything, 0 when nothing.")
+]
+_MERGE = "application/merge-patch+json"
 
 
 def install(
@@ -26,10 +29,8 @@ def install(
     image: Annotated[str | None, typer.Option(help="Image reference instead of the catalog's.")] = None,
     force_bindings: Annotated[bool, typer.Option("--force-bindings", help="Run completed bindings once more.")] = False,
     no_deps: Annotated[bool, typer.Option("--no-deps", help="Refuse instead of installing selected services.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the plan; exit status 2 when it changes anything.")
-    ] = False,
-    output: Annotated[str, typer.Option(help="Of --dry-run: text or json.")] = "text",
+    dry_run: DryRun = False,
+    output: plans.Output = "text",
     wait: Wait = True,
     timeout: Timeout = "10m",
     curl: Curl = False,
@@ -51,9 +52,10 @@ def install(
         "metadata": {"name": service, "namespace": namespace},
         "spec": spec,
     }
+    plans.check_output(output)
     server = api(curl=curl)
     if dry_run:
-        return _show_plan(server, bundle, output)
+        return plans.show(_plan(server, bundle), output)
     created = _create(server, bundle)
     if not wait:
         typer.echo(f"{service} is being installed; see: nanocloud status {service}")
@@ -85,7 +87,7 @@ def _create(server: Api, bundle: dict[str, Any]) -> bool:
     """Plan first, so that what cannot be is refused before anything is stored; then create or change the Bundle."""
     namespace, name = bundle["metadata"]["namespace"], bundle["metadata"]["name"]
     if server.is_live:
-        server.request("POST", bundles_path(namespace, name, "plan"), body=bundle)
+        _plan(server, bundle)
     try:
         server.request("POST", bundles_path(namespace), body=bundle)
     except ApiError as exc:
@@ -100,7 +102,7 @@ def _create(server: Api, bundle: dict[str, Any]) -> bool:
         "PATCH",
         bundles_path(namespace, name),
         body={"metadata": notes, "spec": bundle["spec"]},
-        content_type="application/merge-patch+json",
+        content_type=_MERGE,
     )
     return False
 
@@ -131,23 +133,12 @@ def published_urls(options: dict[str, str]) -> list[str]:
     return urls
 
 
-def _show_plan(server: Api, bundle: dict[str, Any], output: str) -> int:
-    if output not in ("text", "json"):
-        raise UsageError(f"--output is {output!r}; allowed: text, json")
+def _plan(server: Api, bundle: dict[str, Any]) -> list[dict[str, Any]]:
+    """Plans of the services to be added, then of the bundle with the given options laid over those it has."""
     namespace, name = bundle["metadata"]["namespace"], bundle["metadata"]["name"]
-    answer = server.request("POST", bundles_path(namespace, name, "plan"), body=bundle)
-    bundles = answer["status"]["bundles"]
-    if output == "json":
-        from nanocloud.output import dump
-
-        typer.echo(dump(bundles, "json"))
-    else:
-        for planned in bundles:
-            what = "change" if planned["installed"] else "install"
-            typer.echo(f"{what} {planned['name']} ({planned['service']})")
-            for line in planned["text"].splitlines():
-                typer.echo(f"  {printable(line)}")
-    return _CHANGES if any(planned["changes"] for planned in bundles) else _NOTHING
+    answer = server.request("POST", bundles_path(namespace, name, "plan"), body=bundle, content_type=_MERGE)
+    planned: list[dict[str, Any]] = answer["status"]["bundles"]
+    return planned
 
 
 def uninstall(
@@ -174,7 +165,7 @@ def uninstall(
         if keep_services:
             notes = {"metadata": {"annotations": {"nanocloud.io/keep-services": "true"}}}
             path = bundles_path(namespace, service)
-            server.request("PATCH", path, body=notes, content_type="application/merge-patch+json")
+            server.request("PATCH", path, body=notes, content_type=_MERGE)
     server.request("DELETE", bundles_path(namespace, service))
     if wait:
         wait_until(server, namespace, service, "Gone", limit)
