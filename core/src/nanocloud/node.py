@@ -120,7 +120,7 @@ async def open_node(config: NodeConfig, host: PluginHost) -> AsyncIterator[Node]
             events=events,
             profiles=profiles,
             planner=Planner(store=store, profiles=profiles, images=images, expand=expand),
-            uninstaller=Uninstaller(store=store, profiles=profiles),
+            uninstaller=Uninstaller(store=store, profiles=profiles, events=events, binding_provider=binding.name),
             authority=authority,
             envelope=envelope,
             binding_provider=binding.name,

@@ -14,7 +14,8 @@ from nanocloud.models.bundle import BUNDLE
 from nanocloud.models.core import SECRET
 from nanocloud.objects import EventRecorder
 from nanocloud.secrets import Envelope
-from nanocloud.testkit.planning import WORDPRESS
+from nanocloud.testkit.accounts import EXPORTS, FakeAccounts
+from nanocloud.testkit.planning import MARIADB, WORDPRESS
 from nanocloud.testkit.simulation import NODE_KEY
 
 if TYPE_CHECKING:
@@ -161,6 +162,30 @@ async def test_an_import_under_another_name_stands_beside_the_first(machine: Sim
         await server.ready("blog")
         assert await password_in_secret(server, "blog") == await password_in_secret(server)
         assert (await options(server, "blog"))["port_1"].value == "82->80"
+
+
+async def test_a_copy_cannot_take_the_account_of_the_service_that_it_was_made_from(
+    machine: Simulation, mock_clock: MockClock
+) -> None:
+    machine.add_image("mariadb", MARIADB, exports=EXPORTS)
+    machine.fake_binding.handler = accounts = FakeAccounts()
+    async with machine.run() as server:
+        await server.install("mariadb")
+        await installed(server)
+        archive = await transfer_of(server).export("default", "wordpress", secrets=True)
+        await import_(server, archive, "copy", {"port_1": "82->80"})
+        status = await server.reason("copy", "OptionsInvalid")
+        assert "belongs to wordpress already" in status["message"]
+        await server.uninstall("copy")
+        await server.gone("copy")
+        await server.settle()
+        assert list(accounts.users) == ["wordpress"]
+        assert "revoke_user" not in accounts.log
+        # Once the first is gone, and its account with it, the copy takes its place.
+        await import_(server, archive, "copy")
+        await server.uninstall("wordpress")
+        await server.ready("copy")
+        assert list(accounts.users) == ["wordpress"]
 
 
 async def test_a_stopped_service_comes_back_stopped(machine: Simulation, mock_clock: MockClock) -> None:

@@ -37,6 +37,10 @@ RECORD = BindingRecord(
     started_at="2026-01-02T03:04:05Z",
     finished_at="2026-01-02T03:04:06Z",
     fingerprint="f1ngerpr1nt",
+    target_uid="u1",
+    arguments=("blog", None),
+    owned={"1": "blog"},
+    revocable=True,
 )
 PROFILE = Profile(
     service="wordpress",
@@ -97,7 +101,7 @@ def test_with_secrets_everything_comes_back() -> None:
 
 def test_binding_records_come_back_without_the_claim_that_they_still_hold() -> None:
     record = read(export()).profile.bindings["database-create-user-1"]
-    assert record == attrs.evolve(RECORD, fingerprint="")
+    assert record == attrs.evolve(RECORD, fingerprint="", target_uid="", arguments=(), owned={}, revocable=False)
 
 
 def test_without_secrets_it_says_which_are_missing_and_which_are_decided_anew() -> None:

@@ -92,6 +92,9 @@ def test_show_explains_a_service(capsys: pytest.CaptureFixture[str]) -> None:
     assert "exports options:  host, port" in shown
     assert main(["dockyard", "show", "-o", "json", "mariadb"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert facts["exports"] == {"options": ["host", "port"], "bindings": ["create_user", "drop_user"]}
+    assert facts["exports"] == {
+        "options": ["host", "port"],
+        "bindings": ["create_user", "verify_user", "revoke_user"],
+    }
     assert main(["dockyard", "show", "wordpres"]) == 1
     assert "did you mean wordpress?" in capsys.readouterr().err

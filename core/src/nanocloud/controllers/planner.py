@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import attrs
 
 from nanocloud.errors import FieldError, InvalidError, NotFoundError, UnavailableError
+from nanocloud.kubelet.binding_order import has_begun
+from nanocloud.models.binding import BINDING, BindingAction
 from nanocloud.models.bundle import BUNDLE, BundleSpec, spec_of
 from nanocloud.models.meta import name_of, namespace_of, uid_of
 from nanocloud.planning.exports import image_exports
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from nanocloud.objects import ObjectStore
     from nanocloud.planning.contract import Exports, ImageContract
     from nanocloud.planning.resolution import Expand
-    from nanocloud.planning.workload import WorkloadPlan
+    from nanocloud.planning.workload import BindingStep, WorkloadPlan
     from nanocloud.providers.image import Digest, Image
 
 _DEEPEST = 8
@@ -162,16 +164,57 @@ class Planner:
                 message = "volumes are not encrypted on this node yet"
                 field = f"spec.options.{claim.volume.replace('volume-', 'volume_encrypted_')}"
                 raise InvalidError(f"{field}: {message}", [FieldError(field, message)])
+        await self._check_names(planned)
         return planned
+
+    async def _check_names(self, planned: WorkloadPlan) -> None:
+        """What another bundle owns in a selected service stays its own."""
+        problems, owners = [], set()
+        for step in planned.pending_bindings:
+            for position, value in step.owned.items():
+                if owner := await self._owner(planned, step, position):
+                    owners.add(owner)
+                    word = step.words[int(position) - 1].removeprefix("$")
+                    message = f"{value!r} in {step.target} belongs to {owner} already; give another name"
+                    problems.append(FieldError(f"spec.options.{word}", message, "FieldValueDuplicate"))
+        if problems:
+            raise NameTakenError(problems, owners)
+
+    async def _owner(self, planned: WorkloadPlan, step: BindingStep, position: str) -> str | None:
+        def holds(binding: Object) -> bool:
+            spec = binding["spec"]
+            return (
+                (spec["target"], spec["command"]) == (step.target, step.command)
+                and spec["bundle"] != planned.bundle
+                and spec.get("action") != BindingAction.REVOKE.value
+                and has_begun(binding)
+                and (spec.get("owned") or {}).get(position) == step.owned[position]
+            )
+
+        found = (await self.store.list(BINDING, planned.namespace, matches=holds)).items
+        return str(found[0]["spec"]["bundle"]) if found else None
 
 
 class RefusedServiceError(InvalidError):
     """A selected service is not installed, and the bundle wants none installed for it."""
 
+    waits_for: frozenset[str]
+    """Bundles whose change may mend it."""
+
     def __init__(self, namespace: str, service: str, option: str) -> None:
         message = f"service {service!r} is not installed in namespace {namespace!r}, and dependencies are off"
         super().__init__(message, [FieldError(f"spec.options.{option}", message)])
-        self.service = service
+        self.waits_for = frozenset({service})
+
+
+class NameTakenError(InvalidError):
+    """The bundle would own in a selected service what belongs to another bundle."""
+
+    waits_for: frozenset[str]
+
+    def __init__(self, problems: list[FieldError], owners: set[str]) -> None:
+        super().__init__("; ".join(f"{p.field}: {p.message}" for p in problems), problems)
+        self.waits_for = frozenset(owners)
 
 
 class MissingServicesError(UnavailableError):

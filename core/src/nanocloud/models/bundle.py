@@ -115,6 +115,7 @@ _STATUS = schemas.fields(
         "conditions": CONDITIONS,
         "image": schemas.string("The image in use, by digest."),
         "options": schemas.mapping(description="Resolved options; secret values are masked."),
+        "optionSources": schemas.mapping(description="Option to where its value came from."),
         "bindings": schemas.array(
             schemas.fields(
                 {
@@ -123,7 +124,9 @@ _STATUS = schemas.fields(
                     "command": schemas.string("What runs there."),
                     "phase": schemas.string("Pending, Running, Completed, Failed or Timeout."),
                     "attempts": schemas.integer("Runs so far."),
+                    "exitCode": schemas.integer("Of the last run."),
                     "message": schemas.string("Why it failed."),
+                    "startedAt": schemas.time("When the last run began."),
                     "finishedAt": schemas.time("When the last run ended."),
                 },
                 required=("name",),

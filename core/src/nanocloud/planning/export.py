@@ -80,8 +80,8 @@ class Imported:
     spec: Mapping[str, Any]
     given: Mapping[str, str] = attrs.field(repr=False)
     profile: Profile
-    """Without the records' fingerprints: whether an account is still there is not for the document to say, so every
-    binding runs again."""
+    """Its binding records say what was, not what is: whether an account is still there, and still this bundle's, is not
+    for the document to say. So every binding runs again, and nothing is taken back on a record's word."""
     missing: tuple[str, ...] = ()
     """Options that were given, are secret, and were left out of the export: they have to be given again."""
     anew: tuple[str, ...] = ()
@@ -296,5 +296,8 @@ def _context(owner: str, name: str) -> str:
 
 
 def _unbound(profile: Profile) -> Profile:
-    records = {step: attrs.evolve(record, fingerprint="") for step, record in profile.bindings.items()}
+    records = {
+        step: attrs.evolve(record, fingerprint="", target_uid="", arguments=(), owned={}, revocable=False)
+        for step, record in profile.bindings.items()
+    }
     return attrs.evolve(profile, bindings=records)
