@@ -30,6 +30,7 @@ from nanocloud.controllers.image_collection import ImageCollector
 from nanocloud.controllers.parts import ControllerParts
 from nanocloud.controllers.planner import Planner
 from nanocloud.controllers.profiles import ProfileStore
+from nanocloud.controllers.transfer import ProfileTransfer
 from nanocloud.controllers.uninstall import Uninstaller
 from nanocloud.errors import PluginError
 from nanocloud.files import private_folder
@@ -219,6 +220,12 @@ async def _serve(node: Node, *, task_status: trio.TaskStatus[Sequence[tuple[str,
         authenticator=NodeAuthenticator(bearers),
         authorizer=NodeAuthorizer(),
         pods=PodAccess(node.kubelet) if node.kubelet is not None else None,
+        transfer=ProfileTransfer(
+            store=node.context.store,
+            profiles=node.profiles,
+            events=node.controllers.events,
+            envelope=node.controllers.envelope,
+        ),
         routes=(
             *exchange.routes(),
             *plans.routes(),
