@@ -44,6 +44,9 @@ def catalogue_node(folder: Path, *services: str, config: str = "") -> Iterator[T
 
 
 def _link(source: str, target: str) -> None:
+    if Path(source).name == "index.json":  # the one file that a test writes again
+        shutil.copy2(source, target)
+        return
     try:
         os.link(source, target)
     except OSError:  # the folders are on different filesystems
