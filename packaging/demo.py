@@ -1,4 +1,4 @@
-"""The demo: a node of its own under ``.demo/``, and on it WordPress with its database over TLS, installed by one command.
+"""The demo: a node of its own under ``.demo/``, and on it WordPress with its database over TLS, by one command.
 
 ``up`` does what is not done yet, so it can be run again and again; ``down`` removes every trace.
 """
