@@ -125,7 +125,7 @@ def test_an_upstream_that_is_not_told_whole_is_refused(node: TestNode) -> None:
     for options, why in (
         (("upstream=other",), "upstream: requires upstream_host, which has no value"),
         (("upstream_host=x",), "upstream_host: requires upstream, which has no value"),
-        (("upstream=nothing",), "choices: wordpress, other"),
+        (("upstream=nothing",), "choices: wordpress, mediawiki, other"),
         (
             ("upstream=other", "upstream_host=x", "upstream_port=1", "upstream_transport=tls"),
             "upstream_transport: requires upstream_tls_port, which has no value",

@@ -13,16 +13,7 @@ check() { # OPTION VALUE PATTERN WHAT
 
 rm -rf /tmp/nginx
 mkdir -p /tmp/nginx
-{
-    echo 'listen 8080;'
-    [ ! -e /proc/net/if_inet6 ] || echo 'listen [::]:8080;'
-    if [ -r "${NGINX_TLS_KEY:-}" ] && [ -r "${NGINX_TLS_CERT:-}" ]; then
-        echo 'listen 8443 ssl;'
-        [ ! -e /proc/net/if_inet6 ] || echo 'listen [::]:8443 ssl;'
-        echo "ssl_certificate $NGINX_TLS_CERT;"
-        echo "ssl_certificate_key $NGINX_TLS_KEY;"
-    fi
-} > /tmp/nginx/listen.conf
+/usr/lib/nanocloud/nginx-listen "${NGINX_TLS_KEY:-}" "${NGINX_TLS_CERT:-}" > /tmp/nginx/listen.conf
 
 if [ -n "${NGINX_UPSTREAM_HOST:-}" ]; then
     check upstream_host "$NGINX_UPSTREAM_HOST" '[A-Za-z0-9._-]+' 'a host name or an IPv4 address'
@@ -30,7 +21,8 @@ if [ -n "${NGINX_UPSTREAM_HOST:-}" ]; then
     check max_body_size "$NGINX_MAX_BODY_SIZE" '[0-9]{1,12}[kmgKMG]?' 'a number of bytes, or one that ends in k, m or g'
     {
         # The node's name server, asked again after a second: then an upstream that moved is found.
-        echo "resolver $(sed -n 's/^nameserver \([0-9.]*\)$/\1/p' /etc/resolv.conf | tr '\n' ' ') valid=1s;"
+        servers=$(sed -n -E 's/^nameserver ([0-9.]+)$/\1/p; s/^nameserver ([0-9a-f:]+)$/[\1]/p' /etc/resolv.conf)
+        echo "resolver $(echo "$servers" | tr '\n' ' ') valid=1s;"
         echo "client_max_body_size $NGINX_MAX_BODY_SIZE;"
         echo "proxy_ssl_trusted_certificate $NGINX_TLS_CA;"
         echo "proxy_ssl_name $NGINX_UPSTREAM_HOST;"
