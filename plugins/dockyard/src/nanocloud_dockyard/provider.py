@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from contextlib import asynccontextmanager, contextmanager
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
     from nanocloud_dockyard.store import NewLayer
 
 
+log = logging.getLogger(__name__)
+
+
 class Dockyard(ImageProvider):
     """Images below ``root``; see ``store`` for the folder."""
 
@@ -51,6 +55,9 @@ class Dockyard(ImageProvider):
         self._collected = trio.Event()
         self._collected.set()
         """Whether no collection is under way."""
+        self._unsettled = trio.Event()
+        self._unsettled.set()
+        """Whether there may be layers that are not on the disk yet."""
         self._touched: dict[Digest, float] = {}
         """When an image was last asked about."""
         self._pinned: Counter[Digest] = Counter()
@@ -67,10 +74,21 @@ class Dockyard(ImageProvider):
         try:
             async with self._sources, trio.open_nursery() as nursery:
                 self._work: SharedWork[None] = SharedWork(nursery)
+                nursery.start_soon(self._keep_settling)
                 yield
                 nursery.cancel_scope.cancel()
         except BaseExceptionGroup as group:  # the nursery's wrapping of what the body raised
             raise first_error(group) from None
+
+    async def _keep_settling(self) -> None:
+        """Bring new layers to the disk, which those who want to use them do not wait for."""
+        while True:
+            await self._unsettled.wait()
+            self._unsettled = trio.Event()
+            try:
+                await trio.to_thread.run_sync(self._store.settle)
+            except OSError as exc:  # the marks stay: the next boot fetches these layers again
+                log.error("layers may not be on the disk: %s", exc)
 
     async def catalog(self) -> Sequence[CatalogEntry]:
         return await trio.to_thread.run_sync(services.entries, self._store.layout, self._config.registry)
@@ -94,8 +112,11 @@ class Dockyard(ImageProvider):
             await self._keep(found, image.reference)
             layers = dict(zip(found.configuration.diff_ids, found.manifest.layers, strict=True))
             missing = await trio.to_thread.run_sync(self._missing, tuple(layers))
-            await gather(*(partial(self._ensure_layer, parsed, d, layers[d], progress) for d in missing))
-            return await trio.to_thread.run_sync(self._unpacked, found, image)
+            try:
+                await gather(*(partial(self._ensure_layer, parsed, d, layers[d], progress) for d in missing))
+                return await trio.to_thread.run_sync(self._unpacked, found, image)
+            finally:
+                self._unsettled.set()
 
     async def local(self, digest: Digest) -> UnpackedImage:
         self._touched[digest] = trio.current_time()  # before the wait: a collection that begins now spares it
