@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nanocloud.cli import plans
+from nanocloud.cli import plans, profiles
 from nanocloud.cli.follow import wait_until
 from nanocloud.cli.options import Curl, api, parse_duration
 from nanocloud.client.api import Api, ApiError, bundles_path
@@ -32,6 +32,10 @@ _MEMBERS = ("apiVersion", "kind", "metadata", "spec", "status")
 _INSTALLED_FOR = "nanocloud.io/installed-for"
 _STRICT = {"fieldValidation": "Strict"}
 _CONFLICTS = 10
+
+
+app.command("export")(profiles.export)
+app.command("import")(profiles.import_)
 
 
 @app.callback()
