@@ -124,8 +124,9 @@ class Trial:
         bundle, _ = follow(self.server, bundles_path(self.namespace), self.service, is_settled, seconds=self.seconds)
         if not condition(bundle, "Ready"):
             status = (bundle or {}).get("status") or {}
-            why = f"{status.get('reason', 'unknown')}: {status.get('message', 'no reason known')}"
-            self._find("install", where, f"is not ready after {self.seconds:g} s: {why}")
+            why = self._last_warning() or status.get("message") or "no reason known"
+            how = "failed" if status.get("phase") == "Failed" else f"is not ready after {self.seconds:g} s"
+            self._find("install", where, f"{how}: {why}")
             self.measured.append(Measured(options=where))
             return False
         took = time.monotonic() - began[0]
@@ -133,6 +134,14 @@ class Trial:
         if took > SLOW_READY_SECONDS:
             self._find("slow-ready", where, f"was ready after {took:.0f} s; the limit is {SLOW_READY_SECONDS:.0f}")
         return True
+
+    def _last_warning(self) -> str:
+        """What the node last complained about of the bundle or its pod."""
+        events = self.server.request("GET", core_path(self.namespace, "events"))["items"]
+        mine = (self.service, f"{self.service}-0")
+        found = [e for e in events if e["type"] == "Warning" and e["involvedObject"]["name"] in mine]
+        found.sort(key=lambda event: int(event["metadata"]["resourceVersion"]))
+        return str(found[-1].get("message", "")) if found else ""
 
     def _measure_memory(self, where: str) -> None:
         pod = find(self.server, core_path(self.namespace, "pods", f"{self.service}-0")) or {}
