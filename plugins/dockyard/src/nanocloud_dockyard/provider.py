@@ -139,6 +139,17 @@ class Dockyard(ImageProvider):
         self._touched = {digest: at for digest, at in self._touched.items() if at > since}
         return set(self._touched)
 
+    async def configuration(self, digest: Digest) -> bytes:
+        """The configuration document of an image that was resolved here, as it is."""
+        return await trio.to_thread.run_sync(self._configuration, digest)
+
+    def _configuration(self, digest: Digest) -> bytes:
+        manifest = self._store.blob(digest)
+        document = self._store.blob(parse_manifest(manifest, f"image {digest}").config.digest) if manifest else None
+        if document is None:
+            raise NotFoundError(f"image {digest} is not on this node")
+        return document
+
     # Sources
 
     async def _first(self, reference: Reference, ask: Callable[[Source], Awaitable[Found]]) -> Found:
