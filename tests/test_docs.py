@@ -354,7 +354,11 @@ def test_configuration_is_documented(heading: str, cls: type) -> None:
 def test_variables_are_documented() -> None:
     page = read("docs/configuration.md")
     described = {row[2]: row[0] for row in rows(section(page, "`[node]`")) if len(row) == 4}
-    samples = {"require_client_certificate": ("true", True), "disable_plugins": ("a, b", ("a", "b"))}
+    samples: dict[str, tuple[str, object]] = {
+        "require_client_certificate": ("true", True),
+        "keep_unused_images_seconds": ("60", 60),
+        "disable_plugins": ("a, b", ("a", "b")),
+    }
     for variable, field in described.items():
         text, value = samples.get(field, ("/some/where", "/some/where"))
         found = getattr(load({variable: text}), field)
