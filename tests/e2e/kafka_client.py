@@ -35,22 +35,16 @@ def write(settings: dict[str, Any], topic: str, messages: list[str], errors: lis
 
 def read(settings: dict[str, Any], topic: str, group: str | None, errors: list[str]) -> list[str]:
     """Everything up to the end of the topic, which has one partition."""
-    more = {
-        "group.id": group or settings.get("sasl.username", "none"),
-        "auto.offset.reset": "earliest",
-        "enable.partition.eof": True,
-    }
-    consumer = Consumer({**settings, **more, "enable.auto.commit": group is not None})
-    if group:
-        consumer.subscribe([topic])
-    else:
-        consumer.assign([TopicPartition(topic, 0, OFFSET_BEGINNING)])
+    more = {"group.id": group or settings.get("sasl.username", "none"), "auto.offset.reset": "earliest"}
+    consumer = Consumer({**settings, **more, "enable.partition.eof": True, "enable.auto.commit": group is not None})
     found: list[str] = []
-    deadline = time.monotonic() + LIMIT_SECONDS
     try:
-        # Asked by name, a topic that may not be seen is an error; without that the client waits for it to appear.
-        if not errors and (refusal := consumer.list_topics(topic, timeout=LIMIT_SECONDS).topics[topic].error):
-            errors.append(refusal.str())
+        _look_up(consumer, topic, errors)
+        if group:
+            consumer.subscribe([topic])
+        else:
+            consumer.assign([TopicPartition(topic, 0, OFFSET_BEGINNING)])
+        deadline = time.monotonic() + LIMIT_SECONDS
         while not errors:
             message = consumer.poll(0.1)
             if message is None:
@@ -62,10 +56,24 @@ def read(settings: dict[str, Any], topic: str, group: str | None, errors: list[s
                 break
             else:
                 errors.append(message.error().str())
-    except KafkaException as exc:
-        errors.append(str(exc))
-    consumer.close()
+    finally:
+        consumer.close()
     return found
+
+
+def _look_up(consumer: Consumer, topic: str, errors: list[str]) -> None:
+    """Asked by name, a topic that may not be seen is an error; without that the client waits for it to appear."""
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while not errors:
+        try:
+            refusal = consumer.list_topics(topic, timeout=1).topics[topic].error
+        except KafkaException as exc:
+            consumer.poll(0)  # tells errors of the connection
+            if time.monotonic() > deadline:
+                errors.append(str(exc))
+        else:
+            errors += [refusal.str()] if refusal else []
+            return
 
 
 def main() -> None:
