@@ -33,14 +33,11 @@ def show(bundles: Sequence[Mapping[str, Any]], output: str) -> int:
         typer.echo(dump(list(bundles), "json"))
     else:
         for planned in bundles:
-            typer.echo(f"{_verb(planned)} {printable(planned['name'])} ({printable(planned['service'])})")
+            why = f": {printable(planned['reason'])}" if planned.get("reason") else ""
+            typer.echo(f"{planned['action']} {printable(planned['name'])} ({printable(planned['service'])}){why}")
             for line in planned["text"].splitlines():
                 typer.echo(f"  {printable(line)}")
     return CHANGES if any(planned["changes"] for planned in bundles) else NOTHING
-
-
-def _verb(planned: Mapping[str, Any]) -> str:
-    return planned.get("action") or ("change" if planned["installed"] else "install")
 
 
 def asks_for_a_plan(words: Sequence[str]) -> bool:

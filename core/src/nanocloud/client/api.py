@@ -16,6 +16,7 @@ from nanocloud.errors import NanocloudError
 
 _TIMEOUT_SECONDS = 60.0
 _BUNDLES = "/apis/nanocloud.io/v1"
+CATALOGUE_PATH = f"{_BUNDLES}/catalogue"
 
 
 class ApiError(NanocloudError):

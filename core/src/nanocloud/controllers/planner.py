@@ -14,6 +14,7 @@ from nanocloud.errors import FieldError, InvalidError, NotFoundError, Unavailabl
 from nanocloud.kubelet.binding_order import has_begun
 from nanocloud.models.binding import BINDING, BindingAction
 from nanocloud.models.bundle import BUNDLE, BundleSpec, spec_of
+from nanocloud.models.core import PERSISTENT_VOLUME_CLAIM
 from nanocloud.models.meta import name_of, namespace_of, uid_of
 from nanocloud.planning.exports import image_exports
 from nanocloud.planning.label import image_contract
@@ -21,6 +22,7 @@ from nanocloud.planning.plan import plan
 from nanocloud.planning.profile import Profile
 from nanocloud.planning.resolution import ResolveRequest
 from nanocloud.planning.resolve import resolve, select_services
+from nanocloud.planning.volumes import refuse_other_volumes
 from nanocloud.planning.workload import DesiredBundle, Inventory, Target
 
 if TYPE_CHECKING:
@@ -118,7 +120,7 @@ class Planner:
                     "metadata": {"name": bundle, "namespace": namespace},
                     "spec": {"service": bundle},
                 }
-                planned = await self.plan(wanted, imagine=True, _chain=chain)
+                planned = await self._plan_addition(wanted, option, chain)
                 additions += [*planned.additions, planned]
                 exports = await self._exports(planned.plan.digest, bundle)
                 targets[bundle] = Target.of(bundle, namespace, planned.profile, exports)
@@ -129,6 +131,18 @@ class Planner:
         if missing:
             raise MissingServicesError(missing)
         return targets, tuple(additions)
+
+    async def _plan_addition(self, wanted: Object, option: str, chain: tuple[str, ...]) -> PlannedBundle:
+        """Plan a service that comes first; its own bad options are told as its own, not as those of this bundle."""
+        try:
+            return await self.plan(wanted, imagine=True, _chain=chain)
+        except InvalidError as exc:
+            if not exc.causes:
+                raise
+            service = name_of(wanted)
+            message = f"service {service}, which comes first: {exc}"
+            hint = exc.hint or f"install {service} by itself first, with its options"
+            raise InvalidError(message, [FieldError(f"spec.options.{option}", message)], hint=hint) from exc
 
     async def _exports(self, digest: Digest, bundle: str) -> Exports:
         try:
@@ -165,7 +179,16 @@ class Planner:
                 field = f"spec.options.{claim.volume.replace('volume-', 'volume_encrypted_')}"
                 raise InvalidError(f"{field}: {message}", [FieldError(field, message)])
         await self._check_names(planned)
+        await self._check_volumes(planned)
         return planned
+
+    async def _check_volumes(self, planned: WorkloadPlan) -> None:
+        """A volume that exists keeps its size and encryption."""
+        mine = {claim.name for claim in planned.claims}
+        found = await self.store.list(
+            PERSISTENT_VOLUME_CLAIM, planned.namespace, matches=lambda claim: name_of(claim) in mine
+        )
+        refuse_other_volumes(planned.claims, {name_of(claim): claim for claim in found.items})
 
     async def _check_names(self, planned: WorkloadPlan) -> None:
         """What another bundle owns in a selected service stays its own."""

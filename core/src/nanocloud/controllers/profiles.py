@@ -9,6 +9,7 @@ import orjson
 from nanocloud.errors import ConflictError, NotFoundError
 from nanocloud.keyspace import Put
 from nanocloud.planning.profile import Profile, profile_from_json, profile_to_json
+from nanocloud.providers.image import Digest
 
 if TYPE_CHECKING:
     from nanocloud.keyspace import Keyspace
@@ -38,6 +39,11 @@ class ProfileStore:
         """The write that stores it, for a transaction of the caller's."""
         stored = profile_to_json(profile, self._envelope.seal, owner=f"{namespace}/{bundle}")
         return Put(_key(namespace, bundle), orjson.dumps(stored))
+
+    async def images(self) -> set[Digest]:
+        """The images that all profiles together need."""
+        entries = (await self._keyspace.list(("profiles",))).entries
+        return {Digest(orjson.loads(entry.value)["image"]) for entry in entries}
 
     async def remove(self, namespace: str, bundle: str) -> None:
         try:

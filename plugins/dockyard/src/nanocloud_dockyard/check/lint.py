@@ -13,10 +13,10 @@ from datetime import datetime
 
 from nanocloud.errors import InvalidError, LabelError
 from nanocloud.models.binding import CREATE, REVOKE, ROTATE, VERIFY, companion
-from nanocloud.planning.contract import Exports, ImageContract
+from nanocloud.planning.contract import CAPABILITIES_LABEL, Exports, ImageContract
 from nanocloud.planning.exports import HOST, image_exports
 from nanocloud.planning.label import image_contract
-from nanocloud.planning.plan import label_capabilities
+from nanocloud.planning.plan import capability_label
 from nanocloud.planning.reserved import Reserved, parse_port, reserved
 from nanocloud.planning.workload import READY_COMMAND
 from nanocloud_dockyard.check import scripts
@@ -130,14 +130,13 @@ def _companions(subject: Subject, contract: ImageContract, exports: Exports, use
 
 
 def _capabilities(subject: Subject, contract: ImageContract, exports: Exports, user: _User) -> Iterator[Finding]:
-    where = "io.nanocloud.capabilities"
     try:
-        asked = label_capabilities(subject.labels)
+        asked = capability_label(subject.labels.get(CAPABILITIES_LABEL, ""))
     except LabelError as exc:
         yield _label(exc)
         return
     if asked:
-        yield Finding("capabilities", where, f"asks for {', '.join(sorted(asked))}")
+        yield Finding("capabilities", CAPABILITIES_LABEL, f"asks for {', '.join(sorted(asked))}")
 
 
 def _secrets(subject: Subject, contract: ImageContract, exports: Exports, user: _User) -> Iterator[Finding]:
