@@ -134,11 +134,6 @@ class Dockyard(ImageProvider):
         await trio.to_thread.run_sync(self._store.sweep)
         return gone
 
-    def _fresh(self, seconds: float) -> set[Digest]:
-        since = trio.current_time() - seconds
-        self._touched = {digest: at for digest, at in self._touched.items() if at > since}
-        return set(self._touched)
-
     async def configuration(self, digest: Digest) -> bytes:
         """The configuration document of an image that was resolved here, as it is."""
         return await trio.to_thread.run_sync(self._configuration, digest)
@@ -149,6 +144,11 @@ class Dockyard(ImageProvider):
         if document is None:
             raise NotFoundError(f"image {digest} is not on this node")
         return document
+
+    def _fresh(self, seconds: float) -> set[Digest]:
+        since = trio.current_time() - seconds
+        self._touched = {digest: at for digest, at in self._touched.items() if at > since}
+        return set(self._touched)
 
     # Sources
 

@@ -130,14 +130,13 @@ def _companions(subject: Subject, contract: ImageContract, exports: Exports, use
 
 
 def _capabilities(subject: Subject, contract: ImageContract, exports: Exports, user: _User) -> Iterator[Finding]:
-    where = "io.nanocloud.capabilities"
     try:
         asked = capability_label(subject.labels.get(CAPABILITIES_LABEL, ""))
     except LabelError as exc:
         yield _label(exc)
         return
     if asked:
-        yield Finding("capabilities", where, f"asks for {', '.join(sorted(asked))}")
+        yield Finding("capabilities", CAPABILITIES_LABEL, f"asks for {', '.join(sorted(asked))}")
 
 
 def _secrets(subject: Subject, contract: ImageContract, exports: Exports, user: _User) -> Iterator[Finding]:
