@@ -1,4 +1,4 @@
-"""What core itself offers, registered like any plugin's: the SQLite storage, the macros, the binding provider."""
+"""What core itself offers, registered like any plugin's: SQLite storage, macros, the binding provider, admission."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from nanocloud import hookimpl
 from nanocloud.bindings import ExecBinding
 from nanocloud.macros import BuiltinMacros
+from nanocloud.planning.volumes import FixedVolumes
 from nanocloud.storage import SqliteStorage
 
 if TYPE_CHECKING:
@@ -28,3 +29,8 @@ def nanocloud_macro_providers() -> list[BuiltinMacros]:
 @hookimpl
 def nanocloud_binding_providers() -> list[ExecBinding]:
     return [ExecBinding()]
+
+
+@hookimpl
+def nanocloud_admission() -> list[FixedVolumes]:
+    return [FixedVolumes()]

@@ -136,3 +136,76 @@ async def test_a_node_without_a_runtime_says_what_is_missing(
         answer = await client.post(PATH, json=bundle())
     assert answer.status_code >= 500
     assert "no runtime provider is installed" in answer.text
+
+
+async def test_a_merge_patch_is_planned_over_what_is_there(
+    machine: Simulation, server: Server, mock_clock: MockClock
+) -> None:
+    await server.install("wordpress")
+    await server.ready("wordpress")
+    await server.change("wordpress", security={"extraCapabilities": ["CAP_NET_ADMIN"]})
+    await server.ready("wordpress")
+    patch = {"spec": {"options": {"port_1": "81->80"}}}
+    async with client_of(machine, server) as client:
+        headers = {"Content-Type": "application/merge-patch+json"}
+        (merged,) = (await client.post(PATH, json=patch, headers=headers)).json()["status"]["bundles"]
+        (whole,) = (await client.post(PATH, json=bundle(port_1="81->80"))).json()["status"]["bundles"]
+    assert "security" not in {change["section"] for change in merged["changes"]}
+    assert "- security capabilities: NET_ADMIN" in whole["text"]
+
+
+async def test_stopping_is_a_change_though_the_plan_is_the_same(
+    machine: Simulation, server: Server, mock_clock: MockClock
+) -> None:
+    await server.install("wordpress")
+    await server.ready("wordpress")
+    body = bundle(port_1="81->80") | {"spec": {"service": "wordpress", "start": False}}
+    async with client_of(machine, server) as client:
+        (stopped,) = (await client.post(PATH, json=body)).json()["status"]["bundles"]
+    assert stopped["text"] == "~ state service: running -> stopped"
+
+
+async def test_a_volume_that_is_there_keeps_its_size(
+    machine: Simulation, server: Server, mock_clock: MockClock
+) -> None:
+    await server.install("wordpress")
+    await server.ready("wordpress")
+    async with client_of(machine, server) as client:
+        refused = await client.post(PATH, json=bundle(volume_size_1="2Gi"))
+        same = await client.post(PATH, json=bundle(volume_size_1="1024Mi"))
+        moved = await client.post(PATH, json=bundle(volume_1="/srv/www"))
+    assert refused.status_code == 422
+    (cause,) = refused.json()["details"]["causes"]
+    assert cause["field"] == "spec.options.volume_size_1"
+    assert "'2Gi' is asked for, but the volume is there with 1Gi: a volume keeps its size" in cause["message"]
+    assert "volume" not in {change["section"] for change in same.json()["status"]["bundles"][0]["changes"]}
+    assert "(the same volume with its data, mounted elsewhere)" in moved.json()["status"]["bundles"][0]["text"]
+
+
+async def test_a_change_of_size_that_slips_in_is_told_and_breaks_nothing(
+    machine: Simulation, server: Server, mock_clock: MockClock
+) -> None:
+    await server.install("wordpress")
+    await server.ready("wordpress")
+    before = await server.pod("wordpress")
+    await server.change("wordpress", options={"volume_size_1": "2Gi"})
+    status = await server.reason("wordpress", "OptionsInvalid")
+    assert "volume_size_1: '2Gi' is asked for" in status["message"]
+    after = await server.pod("wordpress")
+    assert before is not None
+    assert after is not None
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+    await server.change("wordpress", options={"volume_size_1": "1Gi"})
+    await server.ready("wordpress")
+
+
+async def test_an_unknown_field_is_told_where_the_caller_asks_for_it(
+    machine: Simulation, server: Server, mock_clock: MockClock
+) -> None:
+    body = bundle() | {"spec": {"service": "wordpress", "optoins": {}}}
+    async with client_of(machine, server) as client:
+        strict = await client.post(f"{PATH}?fieldValidation=Strict", json=body)
+        lenient = await client.post(PATH, json=body)
+    assert (strict.status_code, lenient.status_code) == (400, 200)
+    assert 'unknown field "spec.optoins"' in strict.json()["message"]
+    assert "spec.optoins" in lenient.headers["Warning"]

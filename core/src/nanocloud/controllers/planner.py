@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING
 import attrs
 
 from nanocloud.errors import FieldError, InvalidError, NotFoundError, UnavailableError
+from nanocloud.kubelet.binding_order import has_begun
+from nanocloud.models.binding import BINDING, BindingAction
 from nanocloud.models.bundle import BUNDLE, BundleSpec, spec_of
+from nanocloud.models.core import PERSISTENT_VOLUME_CLAIM
 from nanocloud.models.meta import name_of, namespace_of, uid_of
 from nanocloud.planning.exports import image_exports
 from nanocloud.planning.label import image_contract
@@ -19,6 +22,7 @@ from nanocloud.planning.plan import plan
 from nanocloud.planning.profile import Profile
 from nanocloud.planning.resolution import ResolveRequest
 from nanocloud.planning.resolve import resolve, select_services
+from nanocloud.planning.volumes import refuse_other_volumes
 from nanocloud.planning.workload import DesiredBundle, Inventory, Target
 
 if TYPE_CHECKING:
@@ -30,7 +34,7 @@ if TYPE_CHECKING:
     from nanocloud.objects import ObjectStore
     from nanocloud.planning.contract import Exports, ImageContract
     from nanocloud.planning.resolution import Expand
-    from nanocloud.planning.workload import WorkloadPlan
+    from nanocloud.planning.workload import BindingStep, WorkloadPlan
     from nanocloud.providers.image import Digest, Image
 
 _DEEPEST = 8
@@ -116,7 +120,7 @@ class Planner:
                     "metadata": {"name": bundle, "namespace": namespace},
                     "spec": {"service": bundle},
                 }
-                planned = await self.plan(wanted, imagine=True, _chain=chain)
+                planned = await self._plan_addition(wanted, option, chain)
                 additions += [*planned.additions, planned]
                 exports = await self._exports(planned.plan.digest, bundle)
                 targets[bundle] = Target.of(bundle, namespace, planned.profile, exports)
@@ -127,6 +131,18 @@ class Planner:
         if missing:
             raise MissingServicesError(missing)
         return targets, tuple(additions)
+
+    async def _plan_addition(self, wanted: Object, option: str, chain: tuple[str, ...]) -> PlannedBundle:
+        """Plan a service that comes first; its own bad options are told as its own, not as those of this bundle."""
+        try:
+            return await self.plan(wanted, imagine=True, _chain=chain)
+        except InvalidError as exc:
+            if not exc.causes:
+                raise
+            service = name_of(wanted)
+            message = f"service {service}, which comes first: {exc}"
+            hint = exc.hint or f"install {service} by itself first, with its options"
+            raise InvalidError(message, [FieldError(f"spec.options.{option}", message)], hint=hint) from exc
 
     async def _exports(self, digest: Digest, bundle: str) -> Exports:
         try:
@@ -162,16 +178,66 @@ class Planner:
                 message = "volumes are not encrypted on this node yet"
                 field = f"spec.options.{claim.volume.replace('volume-', 'volume_encrypted_')}"
                 raise InvalidError(f"{field}: {message}", [FieldError(field, message)])
+        await self._check_names(planned)
+        await self._check_volumes(planned)
         return planned
+
+    async def _check_volumes(self, planned: WorkloadPlan) -> None:
+        """A volume that exists keeps its size and encryption."""
+        mine = {claim.name for claim in planned.claims}
+        found = await self.store.list(
+            PERSISTENT_VOLUME_CLAIM, planned.namespace, matches=lambda claim: name_of(claim) in mine
+        )
+        refuse_other_volumes(planned.claims, {name_of(claim): claim for claim in found.items})
+
+    async def _check_names(self, planned: WorkloadPlan) -> None:
+        """What another bundle owns in a selected service stays its own."""
+        problems, owners = [], set()
+        for step in planned.pending_bindings:
+            for position, value in step.owned.items():
+                if owner := await self._owner(planned, step, position):
+                    owners.add(owner)
+                    word = step.words[int(position) - 1].removeprefix("$")
+                    message = f"{value!r} in {step.target} belongs to {owner} already; give another name"
+                    problems.append(FieldError(f"spec.options.{word}", message, "FieldValueDuplicate"))
+        if problems:
+            raise NameTakenError(problems, owners)
+
+    async def _owner(self, planned: WorkloadPlan, step: BindingStep, position: str) -> str | None:
+        def holds(binding: Object) -> bool:
+            spec = binding["spec"]
+            return (
+                (spec["target"], spec["command"]) == (step.target, step.command)
+                and spec["bundle"] != planned.bundle
+                and spec.get("action") != BindingAction.REVOKE.value
+                and has_begun(binding)
+                and (spec.get("owned") or {}).get(position) == step.owned[position]
+            )
+
+        found = (await self.store.list(BINDING, planned.namespace, matches=holds)).items
+        return str(found[0]["spec"]["bundle"]) if found else None
 
 
 class RefusedServiceError(InvalidError):
     """A selected service is not installed, and the bundle wants none installed for it."""
 
+    waits_for: frozenset[str]
+    """Bundles whose change may mend it."""
+
     def __init__(self, namespace: str, service: str, option: str) -> None:
         message = f"service {service!r} is not installed in namespace {namespace!r}, and dependencies are off"
         super().__init__(message, [FieldError(f"spec.options.{option}", message)])
-        self.service = service
+        self.waits_for = frozenset({service})
+
+
+class NameTakenError(InvalidError):
+    """The bundle would own in a selected service what belongs to another bundle."""
+
+    waits_for: frozenset[str]
+
+    def __init__(self, problems: list[FieldError], owners: set[str]) -> None:
+        super().__init__("; ".join(f"{p.field}: {p.message}" for p in problems), problems)
+        self.waits_for = frozenset(owners)
 
 
 class MissingServicesError(UnavailableError):

@@ -8,7 +8,8 @@ required value holds. Rules that the order alone does not say:
 - Given values are never expanded; what replaces ``$option`` in a default is not looked at again.
 - A value that contains a secret is secret; so is one whose name the label declares secret, whoever gives it.
 - An optional setting whose requirement does not hold falls away. One that is not optional is an error.
-- All bad options are reported in one InvalidError, by ``spec.options.<name>``; no message holds a secret.
+- All bad options are reported in one InvalidError, by ``spec.options.<name>``; no message holds a secret. What is
+  missing only because of one of them is not reported besides.
 
 Pure but for ``expand``, and deterministic: options are visited in the label's order.
 """
@@ -92,6 +93,8 @@ class _State:
         self.absent: set[str] = set()
         self.services: dict[str, str] = {}
         self.problems: list[FieldError] = []
+        self.refused: set[str] = set()
+        """Options with a problem, and those that lack a value only because of one; the first is told alone."""
 
     # What people and profiles say
 
@@ -295,6 +298,9 @@ class _State:
     def _fall_away(self, setting: Setting, requirement: Requirement) -> None:
         if setting.optional:
             self.absent.add(setting.option)
+        elif requirement.option in self.refused:
+            self.absent.add(setting.option)
+            self.refused.add(setting.option)
         else:
             self._refuse(setting.option, self._unmet(requirement))
 
@@ -306,6 +312,8 @@ class _State:
             option = self.contract.options.get(name)
             setting = option.setting(self.values[name].value) if option else None
             for requirement in setting.requires if setting else ():
+                if requirement.option in self.refused:
+                    continue
                 if self._ready(requirement.option) and not self._holds(requirement):
                     self._problem(name, self._unmet(requirement))
 
@@ -389,6 +397,7 @@ class _State:
         return "the value" if name in self.contract.secrets else repr(value[:80])
 
     def _problem(self, name: str, message: str, reason: str = "FieldValueInvalid") -> None:
+        self.refused.add(name)
         self.problems.append(FieldError(_field(name), message, reason))
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
@@ -17,42 +16,42 @@ from nanocloud.providers.image import Digest, Image, ImageProvider, UnpackedImag
 from nanocloud_dockyard import services
 from nanocloud_dockyard.assembly import assemble
 from nanocloud_dockyard.collect import collect
-from nanocloud_dockyard.layout import LayoutSource
 from nanocloud_dockyard.media import parse_manifest, this_platform
-from nanocloud_dockyard.reference import (
-    LayoutReference,
-    Reference,
-    RegistryReference,
-    ServiceReference,
-    parse_reference,
-)
+from nanocloud_dockyard.reference import Reference, ServiceReference, parse_reference
 from nanocloud_dockyard.resolver import CachedSource, Found, build, find
 from nanocloud_dockyard.shared import SharedWork
 from nanocloud_dockyard.source import digest_of
+from nanocloud_dockyard.sources import Sources
 from nanocloud_dockyard.store import ImageRecord, Store
 from nanocloud_dockyard.unpacker import LayerBytesError, UnpackJob, unpack
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence, Set
+    from pathlib import Path
 
     from nanocloud.providers.image import CatalogEntry, PullProgress
     from nanocloud_dockyard.media import Descriptor
-    from nanocloud_dockyard.registry import Backoff
+    from nanocloud_dockyard.retry import Backoff
     from nanocloud_dockyard.settings import DockyardConfig
     from nanocloud_dockyard.source import Source
     from nanocloud_dockyard.store import NewLayer
-    from nanocloud_dockyard.transport import Transport
 
 
 class Dockyard(ImageProvider):
     """Images below ``root``; see ``store`` for the folder."""
 
     def __init__(self, config: DockyardConfig, root: Path, *, backoff: Backoff | None = None) -> None:
-        self._config, self._backoff = config, backoff
+        self._config = config
         self._store = Store(root)
+        self._sources = Sources(config, self._store.layout, backoff)
         self._here = this_platform()
         self._limiter = trio.CapacityLimiter(config.parallel_layers)
         self._changing = trio.Lock()  # of records, against collection
+        self._collected = trio.Event()
+        self._collected.set()
+        """Whether no collection is under way."""
+        self._touched: dict[Digest, float] = {}
+        """When an image was last asked about."""
         self._pinned: Counter[Digest] = Counter()
         """Images and layers that an ``ensure`` under way has or makes."""
         self._listeners: dict[Digest, list[PullProgress]] = {}
@@ -65,9 +64,8 @@ class Dockyard(ImageProvider):
     async def lifespan(self) -> AsyncIterator[None]:
         await trio.to_thread.run_sync(self._store.prepare)
         try:
-            async with AsyncExitStack() as self._open, trio.open_nursery() as nursery:
+            async with self._sources, trio.open_nursery() as nursery:
                 self._work: SharedWork[None] = SharedWork(nursery)
-                self._transport: Transport | None = None
                 yield
                 nursery.cancel_scope.cancel()
         except BaseExceptionGroup as group:  # the nursery's wrapping of what the body raised
@@ -80,6 +78,7 @@ class Dockyard(ImageProvider):
         parsed = parse_reference(reference)
         found = await self._first(parsed, lambda source: find(source, parsed.digest, self._here))
         self._check_size(found, reference)
+        self._touched[found.digest] = trio.current_time()
         await self._keep(found, reference)
         return _image(found, reference)
 
@@ -89,6 +88,7 @@ class Dockyard(ImageProvider):
         parsed = parse_reference(image.reference)
         found = await self._first(parsed, lambda source: find(source, image.digest, self._here))
         self._check_size(found, image.reference)
+        self._touched[image.digest] = trio.current_time()
         with self._pins((image.digest, *found.configuration.diff_ids)):
             await self._keep(found, image.reference)
             layers = dict(zip(found.configuration.diff_ids, found.manifest.layers, strict=True))
@@ -96,20 +96,32 @@ class Dockyard(ImageProvider):
             return await trio.to_thread.run_sync(self._unpacked, found, image)
 
     async def local(self, digest: Digest) -> UnpackedImage:
+        self._touched[digest] = trio.current_time()  # before the wait: a collection that begins now spares it
+        await self._collected.wait()
         return await trio.to_thread.run_sync(self._local, digest)
 
-    async def collect(self, in_use: Set[Digest]) -> Sequence[Digest]:
+    async def collect(self, in_use: Set[Digest], *, idle_seconds: float = 0.0) -> Sequence[Digest]:
         async with self._changing:
-            gone = await trio.to_thread.run_sync(collect, self._store, set(in_use) | set(self._pinned))
+            self._collected = trio.Event()
+            try:
+                keep = set(in_use) | set(self._pinned) | self._fresh(idle_seconds)
+                gone = await trio.to_thread.run_sync(collect, self._store, keep)
+            finally:
+                self._collected.set()
         await trio.to_thread.run_sync(self._store.sweep)
         return gone
+
+    def _fresh(self, seconds: float) -> set[Digest]:
+        since = trio.current_time() - seconds
+        self._touched = {digest: at for digest, at in self._touched.items() if at > since}
+        return set(self._touched)
 
     # Sources
 
     async def _first(self, reference: Reference, ask: Callable[[Source], Awaitable[Found]]) -> Found:
         """What the first source answers that has it."""
         missing: NotFoundError | None = None
-        for source in await self._sources(reference):
+        for source in self._sources.of(reference):
             try:
                 return await ask(CachedSource(self._store, source))
             except NotFoundError as exc:
@@ -119,27 +131,6 @@ class Dockyard(ImageProvider):
                 partial(services.missing, reference.service, self._config.registry, layout=self._store.layout)
             )
         raise missing or NotFoundError(f"image {reference} is unknown")
-
-    async def _sources(self, reference: Reference) -> list[Source]:
-        if isinstance(reference, LayoutReference):
-            return [LayoutSource(Path(reference.path), reference.tag)]
-        if isinstance(reference, RegistryReference):
-            return [await self._registry(reference)]
-        built: list[Source] = [LayoutSource(self._store.layout, reference.service)]
-        remote = services.registry_reference(self._config.registry, reference.service)
-        return [*built, await self._registry(remote)] if remote else built
-
-    async def _registry(self, reference: RegistryReference) -> Source:
-        # The HTTP client takes a tenth of a second to import; a node with built images never needs it.
-        from nanocloud_dockyard.registry import Backoff, RegistrySource
-        from nanocloud_dockyard.transport import Transport
-
-        if self._transport is None:
-            self._transport = Transport(self._config)
-            self._open.push_async_exit(self._transport)
-        settings = self._config.registries.get(reference.host)
-        mirrors = settings.mirrors if settings else ()
-        return RegistrySource(self._transport, reference, mirrors, self._backoff or Backoff())
 
     # Layers
 
@@ -163,7 +154,7 @@ class Dockyard(ImageProvider):
     async def _make_layer(self, reference: Reference, diff_id: Digest, layer: Descriptor) -> None:
         missing = NotFoundError(f"layer {layer.digest} of {reference} is nowhere")
         async with self._limiter:
-            for source in await self._sources(reference):
+            for source in self._sources.of(reference):
                 try:
                     await self._unpack_from(source, diff_id, layer)
                     return
