@@ -19,6 +19,7 @@ import trio.testing
 from nanocloud import macros
 from nanocloud.concurrency import first_error
 from nanocloud.controllers.bundles import BundleController
+from nanocloud.controllers.image_collection import ImageCollector
 from nanocloud.controllers.parts import ControllerParts
 from nanocloud.controllers.planner import Planner
 from nanocloud.controllers.profiles import ProfileStore
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
 NODE_KEY = bytes(range(32))
 PATIENCE_SECONDS = 3600.0
 """Of virtual time: what has not come about by then never will."""
+KEEP_IMAGES_SECONDS = 600.0
 
 
 class CrashedError(BaseException):
@@ -202,7 +204,7 @@ class Simulation:
             events=events,
             profiles=profiles,
             planner=Planner(store=store, profiles=profiles, images=images, expand=expander([macros.BuiltinMacros()])),
-            uninstaller=Uninstaller(store=store, profiles=profiles),
+            uninstaller=Uninstaller(store=store, profiles=profiles, events=events, binding_provider=self.binding.name),
             authority=self.authority,
             envelope=envelope,
             binding_provider=self.binding.name,
@@ -218,12 +220,15 @@ class Simulation:
             logs=self.folder / "logs",
             clock=now,
         )
-        server = Server(storage=storage, store=store, profiles=profiles, kubelet=kubelet)
+        server = Server(storage=storage, store=store, profiles=profiles, planner=parts.planner, kubelet=kubelet)
         workers: Sequence[Controller] = (
             BundleController(parts),
             Kubelet(kubelet),
             ClaimsWorker(kubelet),
             BindingsWorker(kubelet),
+            ImageCollector(
+                store=store, profiles=profiles, images=images, runtime=self.runtime, keep_seconds=KEEP_IMAGES_SECONDS
+            ),
         )
         for worker in workers:
             nursery.start_soon(keep_running, worker)
@@ -237,6 +242,7 @@ class Server:
     storage: _CountedStorage = attrs.field(repr=False)
     store: ObjectStore = attrs.field(repr=False)
     profiles: ProfileStore = attrs.field(repr=False)
+    planner: Planner = attrs.field(repr=False)
     kubelet: KubeletParts = attrs.field(repr=False)
 
     # ---- what a user does --------------------------------------------------------------------------------------------
