@@ -240,5 +240,12 @@ def test_accounts_and_messages_outlive_the_container_and_a_power_cut(node: TestN
         assert next_line(subscriber, "lamp/state") == "lamp/state on"
 
 
+def test_uninstalling_a_dependant_takes_its_account_only(node: TestNode) -> None:
+    password = node.env_of("lamp")["PASSWORD"]
+    node.cli("uninstall", "lamp", seconds=MINUTES)
+    assert "Not authorized" in send(node, "lamp", "lamp/on", "1", password=password, code=None)
+    assert send(node, "meter", "meter/a", "1") == ""
+
+
 def restarts(pod: dict[str, Any] | None) -> int:
     return int(pod["status"]["containerStatuses"][0]["restartCount"]) if pod else -1

@@ -272,6 +272,15 @@ def restarts(pod: dict[str, Any] | None) -> int:
     return int(pod["status"]["containerStatuses"][0]["restartCount"]) if pod else -1
 
 
+def test_uninstalling_a_dependant_takes_its_account_only(node: TestNode) -> None:
+    password = node.env_of("blog")["PASSWORD"]
+    node.cli("uninstall", "blog", seconds=MINUTES)
+    with pytest.raises(RefusedError, match="Authorization Violation"), client(node, "blog", password):
+        pass
+    with client(node, "shop") as shop:
+        shop.ping()
+
+
 def test_connections_in_the_clear_are_taken_where_the_user_says_so(node: TestNode) -> None:
     node.cli("install", "open", "--image", f"oci:{node.layout.folder}:nats", "-o", "transport=any", seconds=MINUTES)
     inside(node, "open", "create_user", "shop", SECRET, secret=b"x")
