@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from catalogue import MINUTES, catalogue_fixture, needs_images
-from inside import AUTHORITY, SECRET, eventually, foreign_authority, inside, running
+from inside import AUTHORITY, SECRET, environment_of, eventually, foreign_authority, inside, running
 from nodes import TestNode, is_ready, phase
 from tinyimages import Layout
 
@@ -44,7 +44,8 @@ def clients(node: TestNode) -> None:
 
 
 def admin(node: TestNode, statement: str, database: str = "postgres") -> str:
-    return node.cli("exec", "postgresql", "--", "psql", "-XAtd", database, "-c", statement).stdout.strip()
+    words = (PSQL, "-XAt", "-U", "postgres", "-d", database, "-c", statement)
+    return inside(node, "postgresql", *words, user=973, environment={"PGHOST": "/tmp/postgresql"}).stdout.strip()
 
 
 def client(
@@ -65,10 +66,14 @@ def client(
         "postgresql",
         *(PSQL, "-XAt", target, "-c", statement),
         network_of=bundle,
-        environment={"PGPASSWORD": password or node.env_of(bundle)["PASSWORD"]},
+        environment={"PGPASSWORD": password or environment_of(node, bundle)["PASSWORD"]},
         code=code,
     )
     return (done.stdout or done.stderr).strip()
+
+
+def test_an_administrator_needs_no_more_than_exec(node: TestNode) -> None:
+    assert node.cli("exec", "postgresql", "--", "psql", "-At", "-c", "SELECT current_user").stdout == "postgres\n"
 
 
 def test_a_dependant_owns_a_database_and_is_nothing_else(node: TestNode) -> None:
@@ -304,7 +309,7 @@ def test_a_first_start_that_is_cut_short_leaves_no_half_a_server(node: TestNode)
 def test_data_outlives_the_container_and_a_power_cut(node: TestNode) -> None:
     client(node, "shop", "CREATE TABLE kept AS SELECT 1 AS one")
     words = (PSQL, "-X", "host=postgresql.default.svc dbname=shop user=shop", "-c", "SELECT pg_sleep(1000)")
-    password = {"PGPASSWORD": node.env_of("shop")["PASSWORD"]}
+    password = {"PGPASSWORD": environment_of(node, "shop")["PASSWORD"]}
     with running(node, "postgresql", *words, network_of="shop", environment=password) as session:
         eventually(lambda: "pg_sleep" in admin(node, "SELECT query FROM pg_stat_activity WHERE usename = 'shop'"))
         # A client that stays does not hold it up: 30 seconds after the signal it would be killed.
