@@ -50,12 +50,13 @@ from nanocloud.providers.image import Digest, Image, ImageConfig
 from nanocloud.providers.macro import MacroContext, MacroProvider
 from nanocloud_cni_bridge.config import BridgeConfig
 from nanocloud_csi_loop.config import CsiLoopConfig
+from nanocloud_dockyard.pages import pages
 from nanocloud_dockyard.settings import DockyardConfig, LimitSettings, RegistrySettings
 from nanocloud_runtime_crun.runtime import CrunConfig
 
 ROOT = Path(__file__).parents[1]
 CORE = ROOT / "core" / "src" / "nanocloud"
-DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "changes").glob("*.md"))]
+DOCS = [ROOT / "README.md", *(page for folder in ("docs", "changes") for page in sorted((ROOT / folder).rglob("*.md")))]
 READMES = [ROOT / "core" / "README.md", *sorted((ROOT / "plugins").glob("*/README.md"))]
 PLUGIN_SECTIONS: dict[str, type] = {
     "[cni-bridge]": BridgeConfig,
@@ -126,7 +127,11 @@ def test_no_page_names_a_machine(page: Path) -> None:
 
 def test_every_page_is_linked_from_the_readme() -> None:
     linked = set(re.findall(r"\((docs/[^)#]+)\)", read("README.md")))
-    assert linked == {shown(page) for page in (ROOT / "docs").glob("*.md")}
+    catalogue = {shown(page) for page in (ROOT / "docs" / "catalogue").glob("*.md")}
+    assert linked == {*(shown(page) for page in (ROOT / "docs").glob("*.md")), "docs/catalogue/README.md"}
+    assert {f"docs/catalogue/{name}" for name in re.findall(r"\((\w+\.md)\)", read("docs/catalogue/README.md"))} == (
+        catalogue - {"docs/catalogue/README.md"}
+    )
 
 
 @pytest.mark.parametrize("page", [*DOCS, *READMES], ids=shown)
@@ -159,6 +164,14 @@ def check_command_line(words: list[str]) -> None:
 def options_of(command: Any) -> set[str]:
     params = [param for param in command.params if param.param_type_name == "option"]
     return {name for param in params for name in (*param.opts, *param.secondary_opts)}
+
+
+# ---- catalogue -------------------------------------------------------------------------------------------------------
+
+
+def test_pages_of_the_catalogue_are_what_the_recipes_give() -> None:
+    there = {path.name: path.read_text() for path in (ROOT / "docs" / "catalogue").iterdir()}
+    assert there == pages(), "run make pages"
 
 
 # ---- images ----------------------------------------------------------------------------------------------------------
@@ -341,7 +354,11 @@ def test_configuration_is_documented(heading: str, cls: type) -> None:
 def test_variables_are_documented() -> None:
     page = read("docs/configuration.md")
     described = {row[2]: row[0] for row in rows(section(page, "`[node]`")) if len(row) == 4}
-    samples = {"require_client_certificate": ("true", True), "disable_plugins": ("a, b", ("a", "b"))}
+    samples: dict[str, tuple[str, object]] = {
+        "require_client_certificate": ("true", True),
+        "keep_unused_images_seconds": ("60", 60),
+        "disable_plugins": ("a, b", ("a", "b")),
+    }
     for variable, field in described.items():
         text, value = samples.get(field, ("/some/where", "/some/where"))
         found = getattr(load({variable: text}), field)

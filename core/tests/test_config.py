@@ -89,6 +89,7 @@ def test_words_for_true(file: Path, text: str) -> None:
         ("[node]\nstate_dir = 'relative'\n", "node.state_dir is 'relative'; it must be absolute"),
         ("[node]\ndisable_plugins = 'crun'\n", "node.disable_plugins: expected a list, got 'crun'"),
         ("[node]\nrequire_client_certificate = 'no'\n", "node.require_client_certificate: expected true or false"),
+        ("[node]\nkeep_unused_images_seconds = 0\n", "node.keep_unused_images_seconds is 0; it must be at least 1"),
         ("runtime = 'crun'\n", "runtime stands outside a table; node settings belong under [node]"),
         ("[node\n", "cannot be read: "),
         ("node = 5\n", "node stands outside a table"),
@@ -115,6 +116,12 @@ def test_a_file_that_was_named_must_exist(file: Path) -> None:
 def test_a_word_that_is_neither_true_nor_false(file: Path) -> None:
     with pytest.raises(ConfigError, match="NANOCLOUD_REQUIRE_CLIENT_CERTIFICATE is 'maybe'; it must be true or false"):
         loaded(file, NANOCLOUD_REQUIRE_CLIENT_CERTIFICATE="maybe")
+
+
+@pytest.mark.parametrize("text", ["-1", "1h", "٣"])
+def test_a_number_that_is_none(file: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match=r"KEEP_UNUSED_IMAGES_SECONDS is '.*'; it must be a number of seconds"):
+        loaded(file, NANOCLOUD_KEEP_UNUSED_IMAGES_SECONDS=text)
 
 
 def test_a_relative_folder_from_the_environment_names_its_variable(file: Path) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,14 @@ from nodes import Server, TestNode, is_ready, making_node
 pytestmark = pytest.mark.skipif(
     not (shutil.which("docker-registry") and shutil.which("skopeo")), reason="needs docker-registry and skopeo"
 )
-CONFIG = '[dockyard]\nplain_http = ["127.0.0.1:5000"]\nregistry = "127.0.0.1:5000"\n'
+CONFIG = """\
+[dockyard]
+plain_http = ["127.0.0.1:5000"]
+registry = "127.0.0.1:5000"
+
+[node]
+keep_unused_images_seconds = 2
+"""
 REGISTRY = """\
 version: 0.1
 log: {{level: info}}
@@ -32,9 +40,8 @@ def node(nodes_folder: Path) -> Iterator[TestNode]:
         try:
             registry.wait_for_line("listening on")
             for name in ("tinydb", "tinyapp"):
-                source, target = f"oci:{made.layout.folder}:{name}", f"docker://127.0.0.1:5000/{name}"
                 for tag in ("1", "latest"):
-                    made.run("skopeo", "copy", "--dest-tls-verify=false", source, f"{target}:{tag}")
+                    made.cli("dockyard", "push", name, f"127.0.0.1:5000/{name}:{tag}")
             shutil.rmtree(made.layout.folder)
             yield made
         finally:
@@ -64,3 +71,42 @@ def test_a_tag_that_the_registry_lacks_is_named(node: TestNode) -> None:
 def test_a_host_that_was_not_named_is_not_spoken_to_in_plaintext(node: TestNode) -> None:
     said = node.cli("install", "tinydb", "--image", "localhost:5000/tinydb:1", code=1).stderr
     assert "localhost:5000" in said
+
+
+def test_what_nothing_uses_any_more_leaves_the_disk_and_shared_layers_stay(node: TestNode) -> None:
+    """``tinydb`` and ``tinyapp`` have their lower layer in common; each also has one that was made for its stack."""
+    folder = node.state_dir / "images" / "layers"
+
+    def layers() -> int:
+        return sum(not path.name.startswith(".") for path in folder.iterdir())
+
+    node.cli("install", "tinyapp")
+    wait_until(lambda: layers() == 5)
+    node.cli("uninstall", "tinyapp", "--keep-services")
+    wait_until(lambda: layers() == 3)
+    assert is_ready(node.bundle("tinydb"))
+    node.cli("restart", "tinydb")
+    node.cli("uninstall", "tinydb")
+    wait_until(lambda: not list(folder.iterdir()))
+    assert not list((node.state_dir / "images" / "images").iterdir())
+    node.cli("install", "tinydb")  # fetched again
+    assert layers() == 3
+    node.cli("uninstall", "tinydb")
+
+
+def test_an_archive_is_installed_and_pushed(node: TestNode) -> None:
+    archive = node.folder / "tinydb.tar"
+    node.run("skopeo", "copy", "--src-tls-verify=false", "docker://127.0.0.1:5000/tinydb:1", f"oci-archive:{archive}:x")
+    said = node.cli("dockyard", "push", f"oci-archive:{archive}:x", "127.0.0.1:5000/other/tinydb").stdout
+    node.cli("install", "tinydb", "--image", f"oci-archive:{archive}:x")
+    image = node.bundle("tinydb")["status"]["image"]
+    assert image.startswith(f"oci-archive:{archive}")
+    assert image.rpartition("@")[2] == said.strip().rpartition("@")[2]
+    node.cli("uninstall", "tinydb")
+
+
+def wait_until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
+    limit = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < limit
+        time.sleep(0.05)

@@ -4,7 +4,8 @@ File format: TOML at ``/etc/nanocloud/config.toml`` (or ``$NANOCLOUD_CONFIG``). 
 fields in snake_case; every other table belongs to the plugin of that name. Environment variables win over the file:
 ``NANOCLOUD_STATE_DIR``, ``NANOCLOUD_RUN_DIR``, ``NANOCLOUD_LISTEN``, ``NANOCLOUD_STORAGE``, ``NANOCLOUD_RUNTIME``,
 ``NANOCLOUD_NETWORK``, ``NANOCLOUD_VOLUME``, ``NANOCLOUD_BINDING``, ``NANOCLOUD_REQUIRE_CLIENT_CERTIFICATE``,
-``NANOCLOUD_DISABLE_PLUGINS`` and ``NANOCLOUD_CSI_ROOT`` (the field ``root`` of the table ``[csi-loop]``).
+``NANOCLOUD_KEEP_UNUSED_IMAGES_SECONDS``, ``NANOCLOUD_DISABLE_PLUGINS`` and ``NANOCLOUD_CSI_ROOT`` (the field ``root``
+of the table ``[csi-loop]``).
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ class NodeConfig:
     volume: str | None = None
     binding: str | None = None
     require_client_certificate: bool = False
+    keep_unused_images_seconds: int = 600
+    """How long images stay after the last use."""
     disable_plugins: tuple[str, ...] = ()
     """Entry-point names that are not loaded."""
     sections: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict, repr=False)
@@ -93,6 +96,9 @@ def load(environ: Mapping[str, str] = os.environ) -> NodeConfig:
     for field in ("state_dir", "run_dir"):
         if not getattr(config, field).is_absolute():
             raise ConfigError(f"{config.source}: node.{field} is {str(getattr(config, field))!r}; it must be absolute")
+    if config.keep_unused_images_seconds < 1:
+        seconds = config.keep_unused_images_seconds
+        raise ConfigError(f"{config.source}: node.keep_unused_images_seconds is {seconds}; it must be at least 1")
     return config
 
 
@@ -122,6 +128,10 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
         if value not in _TRUE + _FALSE:
             raise ConfigError(f"{flag} is {environ[flag]!r}; it must be true or false")
         found["require_client_certificate"] = value in _TRUE
+    if seconds := environ.get("NANOCLOUD_KEEP_UNUSED_IMAGES_SECONDS"):
+        if not seconds.isascii() or not seconds.isdigit():
+            raise ConfigError(f"NANOCLOUD_KEEP_UNUSED_IMAGES_SECONDS is {seconds!r}; it must be a number of seconds")
+        found["keep_unused_images_seconds"] = int(seconds)
     if names := environ.get("NANOCLOUD_DISABLE_PLUGINS"):
         found["disable_plugins"] = [name.strip() for name in names.split(",") if name.strip()]
     return found

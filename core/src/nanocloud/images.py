@@ -60,5 +60,9 @@ class ImageSources:
                 return await provider.ensure(image, progress=progress)
         raise missing
 
-    async def collect(self, in_use: Set[Digest]) -> list[Digest]:
-        return [digest for provider in self._providers for digest in await provider.collect(in_use)]
+    async def collect(self, in_use: Set[Digest], *, idle_seconds: float = 0.0) -> list[Digest]:
+        """Have every provider remove what is not in use and was not asked about for ``idle_seconds``."""
+        gone: list[Digest] = []
+        for provider in self._providers:
+            gone += await provider.collect(in_use, idle_seconds=idle_seconds)
+        return gone

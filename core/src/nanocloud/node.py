@@ -17,6 +17,7 @@ import trio
 
 from nanocloud import __version__, builtin
 from nanocloud.apiserver.app import build_app
+from nanocloud.apiserver.catalogue import Catalogue
 from nanocloud.apiserver.context import ApiContext
 from nanocloud.apiserver.credentials import NodeAuthenticator, NodeAuthorizer
 from nanocloud.apiserver.exchange import Exchange
@@ -25,9 +26,11 @@ from nanocloud.apiserver.server import serve
 from nanocloud.concurrency import first_error
 from nanocloud.context import NodeContext
 from nanocloud.controllers.bundles import BundleController
+from nanocloud.controllers.image_collection import ImageCollector
 from nanocloud.controllers.parts import ControllerParts
 from nanocloud.controllers.planner import Planner
 from nanocloud.controllers.profiles import ProfileStore
+from nanocloud.controllers.transfer import ProfileTransfer
 from nanocloud.controllers.uninstall import Uninstaller
 from nanocloud.errors import PluginError
 from nanocloud.files import private_folder
@@ -184,6 +187,15 @@ async def run_node(
     workers: list[Controller] = [BundleController(node.controllers), NamespaceController(node.context.store)]
     if node.kubelet is not None:
         workers += [Kubelet(node.kubelet), ClaimsWorker(node.kubelet), BindingsWorker(node.kubelet)]
+        workers.append(
+            ImageCollector(
+                store=node.context.store,
+                profiles=node.profiles,
+                images=node.context.images,
+                runtime=node.kubelet.runtime,
+                keep_seconds=node.config.keep_unused_images_seconds,
+            )
+        )
     elif node.unfit is not None:
         log.warning("services cannot run on this node", reason=str(node.unfit), hint=node.unfit.hint)
     workers += [offer.value for offer in node.host.named("nanocloud_controllers", context=node.context).values()]
@@ -208,9 +220,16 @@ async def _serve(node: Node, *, task_status: trio.TaskStatus[Sequence[tuple[str,
         authenticator=NodeAuthenticator(bearers),
         authorizer=NodeAuthorizer(),
         pods=PodAccess(node.kubelet) if node.kubelet is not None else None,
+        transfer=ProfileTransfer(
+            store=node.context.store,
+            profiles=node.profiles,
+            events=node.controllers.events,
+            envelope=node.controllers.envelope,
+        ),
         routes=(
             *exchange.routes(),
             *plans.routes(),
+            *Catalogue(images=node.context.images).routes(),
             metrics.route(keyspace, plugin_metrics),
             *(offer.value for offer in node.host.call("nanocloud_routes", context=node.context)),
         ),

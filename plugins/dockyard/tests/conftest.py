@@ -6,12 +6,16 @@ import gzip
 import hashlib
 import json
 import os
-from collections.abc import Callable
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
+import trio
 
 
 def header(
@@ -189,3 +193,49 @@ def tree() -> Callable[[Path], dict[str, str]]:
         return {str(path.relative_to(root)): letters[path.lstat().st_mode >> 12] for path in sorted(root.rglob("*"))}
 
     return read
+
+
+@pytest.fixture
+def registry() -> Any:
+    """Makes a real registry (distribution's, as Debian packages it) on loopback."""
+    return _registry
+
+
+@asynccontextmanager
+async def _registry(folder: Path, *, auth: str = "", tls: str = "") -> AsyncIterator[str]:
+    """Serve from ``folder``; gives ``host:port``. ``auth`` and ``tls`` are YAML of its configuration."""
+    folder.mkdir(exist_ok=True)  # noqa: ASYNC240
+    with trio.socket.socket() as probe:
+        await probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    config = folder / "config.yml"
+    http = f'{{addr: "{address}"{", tls: " + tls if tls else ""}}}'
+    storage = f"{{filesystem: {{rootdirectory: {folder}/data}}}}"
+    config.write_text(
+        f"version: 0.1\nlog: {{level: info}}\nstorage: {storage}\nhttp: {http}\n" + (f"auth: {auth}\n" if auth else "")
+    )
+    process = await trio.lowlevel.open_process(
+        ["docker-registry", "serve", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    assert process.stderr is not None
+    try:
+        log = b""
+        with trio.fail_after(20):
+            while b"listening on" not in log:
+                chunk = await process.stderr.receive_some()
+                assert chunk, log
+                log += chunk
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_drain, process.stderr)
+            yield address
+            nursery.cancel_scope.cancel()
+    finally:
+        process.send_signal(signal.SIGKILL)
+        with trio.CancelScope(shield=True):
+            await process.wait()
+            await process.stderr.aclose()
+
+
+async def _drain(stream: Any) -> None:
+    async for _ in stream:
+        pass

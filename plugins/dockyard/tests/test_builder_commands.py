@@ -144,11 +144,22 @@ def test_list_shows_the_catalogue(capsys: pytest.CaptureFixture[str]) -> None:
 def test_show_explains_a_service(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["dockyard", "show", "wordpress"]) == 0
     shown = capsys.readouterr().out
-    assert "database_transport" in shown
-    assert "plain, tls" in shown
-    assert "exports options:  host, port" in shown
+    rows = {line.split()[0]: line.split() for line in shown.splitlines() if line}
+    assert rows["database_transport"] == ["database_transport", "plain", "plain,", "tls"]
+    assert rows["database_password"] == ["database_password", "!rand", "32", "alnum", "secret"]
+    assert rows["env_WORDPRESS_TITLE"] == ["env_WORDPRESS_TITLE", "$title", "title"]
+    for line in (
+        "uses services:    database: mariadb",
+        "runs in them:     create_user $database_name $database_user $database_password $database_transport "
+        "(with database=mariadb)",
+        "exports options:  host, port",
+        "exports bindings: none",
+    ):
+        assert line in shown.splitlines()
     assert main(["dockyard", "show", "-o", "json", "mariadb"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert facts["exports"] == {"options": ["host", "port"], "bindings": ["create_user", "drop_user"]}
+    assert facts["exports"]["options"] == ["host", "port"]
+    assert facts["exports"]["bindings"] == ["create_user", "revoke_user", "verify_user"]
+    assert facts["schema"]["properties"]["volume_size_1"]["default"] == "1Gi"
     assert main(["dockyard", "show", "wordpres"]) == 1
     assert "did you mean wordpress?" in capsys.readouterr().err

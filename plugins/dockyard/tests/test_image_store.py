@@ -5,11 +5,13 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import math
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -22,6 +24,7 @@ import trio.testing
 from nanocloud.concurrency import gather
 from nanocloud.errors import ImageError, NotFoundError
 from nanocloud.providers.image import Digest
+from nanocloud_dockyard.collect import collect
 from nanocloud_dockyard.layout import LayoutSource
 from nanocloud_dockyard.provider import Dockyard
 from nanocloud_dockyard.settings import DockyardConfig, LimitSettings
@@ -321,7 +324,7 @@ async def test_layers_are_shared_between_images(open_dockyard, new_image, new_ta
 STALLING = """
 import os, trio
 from contextlib import asynccontextmanager
-from nanocloud_dockyard import provider
+from nanocloud_dockyard import provider, sources
 from nanocloud_dockyard.layout import LayoutSource
 
 class Stalling(LayoutSource):
@@ -337,7 +340,7 @@ class Stalling(LayoutSource):
     def halfway(self):
         print("halfway", flush=True)
 
-provider.LayoutSource = Stalling
+sources.LayoutSource = Stalling
 """
 
 
@@ -354,7 +357,7 @@ async def test_a_cancelled_call_leaves_nothing_and_can_be_repeated(
     open_dockyard, new_image, new_tar, layout, store, monkeypatch
 ):
     new_image.of(many_files(new_tar)).write_layout(layout)
-    monkeypatch.setattr("nanocloud_dockyard.provider.LayoutSource", LayoutSource)  # put back afterwards
+    monkeypatch.setattr("nanocloud_dockyard.sources.LayoutSource", LayoutSource)  # put back afterwards
     names: dict[str, Any] = {}
     exec(STALLING, names)
     halfway = trio.Event()
@@ -454,6 +457,41 @@ async def test_leftovers_are_removed_but_not_those_of_the_living(open_dockyard, 
         assert layer_folders(store) == []
 
 
+@pytest.mark.root
+@needs_root
+async def test_a_layer_that_the_disk_may_not_have_is_fetched_again_after_a_power_cut(
+    open_dockyard, new_image, new_tar, layout, store, monkeypatch
+):
+    """The mark of an unsynced layer counts after a reboot only; a server that is killed finds all layers there."""
+    lower, upper = two_layers(new_tar)
+    new_image.of(lower, upper).write_layout(layout)
+    monkeypatch.setattr("nanocloud_dockyard.provider.Store.settle", lambda self: None)  # the disk is slow
+    async with open_dockyard() as dockyard:
+        unpacked = await dockyard.ensure(await dockyard.resolve(reference(layout)))
+    async with open_dockyard() as dockyard:
+        assert await dockyard.local(unpacked.image.digest) == unpacked
+    mark = store / "layers" / diff_id(lower).removeprefix("sha256:") / ".unsynced"
+    mark.unlink()
+    mark.symlink_to("another boot")
+    async with open_dockyard() as dockyard:
+        assert layer_folders(store) == [diff_id(upper).removeprefix("sha256:")]
+        with pytest.raises(NotFoundError):
+            await dockyard.local(unpacked.image.digest)
+        assert await dockyard.ensure(await dockyard.resolve(reference(layout))) == unpacked
+
+
+@pytest.mark.root
+@needs_root
+async def test_layers_reach_the_disk_by_themselves(open_dockyard, new_image, new_tar, layout, store):
+    new_image.of(*two_layers(new_tar)).write_layout(layout)
+    async with open_dockyard() as dockyard:
+        await dockyard.ensure(await dockyard.resolve(reference(layout)))
+        with trio.fail_after(60):
+            while list(store.glob("layers/*/.unsynced")):  # noqa: ASYNC110
+                await trio.sleep(0.01)
+    assert len(layer_folders(store)) == 2
+
+
 async def test_a_broken_document_in_the_store_is_read_again(open_dockyard, new_image, new_tar, layout, store):
     new_image.of(bytes(new_tar())).write_layout(layout)
     async with open_dockyard() as dockyard:
@@ -484,6 +522,68 @@ async def test_what_is_not_in_use_goes_and_the_rest_stays(open_dockyard, new_ima
         assert await dockyard.collect(set()) == [first.image.digest]
         assert layer_folders(store) == []
         assert list((store / "blobs/sha256").iterdir()) == []
+
+
+@pytest.mark.root
+@needs_root
+async def test_collection_spares_what_was_asked_about_lately(
+    open_dockyard, new_image, new_tar, layout, store, mock_clock
+):
+    mock_clock.autojump_threshold = math.inf
+    base, a, b = (bytes(new_tar().file(name)) for name in (b"base", b"a", b"b"))
+    new_image.of(base, a).write_layout(layout, "a")
+    new_image.of(base, b).write_layout(layout, "b")
+    async with open_dockyard() as dockyard:
+        first = await dockyard.ensure(await dockyard.resolve(reference(layout, "a")))
+        second = await dockyard.ensure(await dockyard.resolve(reference(layout, "b")))
+        mock_clock.jump(100)
+        assert await dockyard.collect(set(), idle_seconds=101) == []
+        await dockyard.local(first.image.digest)
+        assert await dockyard.collect(set(), idle_seconds=100) == [second.image.digest]
+        assert layer_folders(store) == sorted(diff_id(x).removeprefix("sha256:") for x in (base, a))
+        mock_clock.jump(100)
+        resolved = await dockyard.resolve(reference(layout, "a"))
+        assert await dockyard.collect(set(), idle_seconds=50) == []
+        assert await dockyard.local(resolved.digest) == first
+        assert await dockyard.collect(set()) == [resolved.digest]
+
+
+@pytest.mark.root
+@needs_root
+async def test_what_is_looked_up_during_a_collection_is_whole_or_not_here(
+    open_dockyard, new_image, new_tar, layout, monkeypatch
+):
+    """Whoever asks while layers go must not be given folders that are gone a moment later."""
+    new_image.of(*two_layers(new_tar)).write_layout(layout)
+    entered, go_on = threading.Event(), threading.Event()
+
+    def slow(*arguments):
+        entered.set()
+        go_on.wait(30)
+        return collect(*arguments)
+
+    monkeypatch.setattr("nanocloud_dockyard.provider.collect", slow)
+    async with open_dockyard() as dockyard:
+        unpacked = await dockyard.ensure(await dockyard.resolve(reference(layout)))
+        answers = []
+
+        async def look_up():
+            try:
+                found = await dockyard.local(unpacked.image.digest)
+                answers.append(all(path.exists() for path in found.layers))
+            except NotFoundError:
+                answers.append(None)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(dockyard.collect, set())
+            await trio.to_thread.run_sync(entered.wait, 30)
+            nursery.start_soon(look_up)
+            await trio.testing.wait_all_tasks_blocked()
+            assert answers == []
+            go_on.set()
+        assert answers == [None]
+        again = await dockyard.ensure(await dockyard.resolve(reference(layout)))
+        assert again == unpacked
 
 
 async def test_collection_keeps_what_was_built_here(open_dockyard, new_image, new_tar, store):

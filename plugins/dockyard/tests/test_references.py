@@ -40,10 +40,15 @@ def test_registry_reference_reads_back(host, path, tag, digest):
     assert parse_reference(str(reference)) == reference
 
 
-@given(st.lists(st.text(string.ascii_letters + string.digits + "._- ", min_size=1), min_size=1), _tags, _digests)
-def test_layout_reference_reads_back(parts, tag, digest):
+@given(
+    st.lists(st.text(string.ascii_letters + string.digits + "._- ", min_size=1), min_size=1),
+    _tags,
+    _digests,
+    st.booleans(),
+)
+def test_layout_reference_reads_back(parts, tag, digest, archive):
     path = "/" + "/".join(part for part in parts if part != "..")
-    reference = LayoutReference(path=path, tag=tag, digest=digest)
+    reference = LayoutReference(path=path, tag=tag, digest=digest, archive=archive)
     assert parse_reference(str(reference)) == reference
 
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
-import subprocess
-from contextlib import asynccontextmanager
 
 import pytest
 import trio
@@ -23,48 +20,6 @@ pytestmark = [
         not (shutil.which("docker-registry") and shutil.which("skopeo")), reason="needs docker-registry and skopeo"
     ),
 ]
-
-
-@asynccontextmanager
-async def registry(folder):
-    """Serve from ``folder``; gives ``host:port``."""
-    folder.mkdir(exist_ok=True)
-    with trio.socket.socket() as probe:
-        await probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-    config = folder / "config.yml"
-    config.write_text(
-        f"""
-version: 0.1
-log: {{level: info}}
-storage: {{filesystem: {{rootdirectory: {folder}/data}}}}
-http: {{addr: "{address}"}}
-"""
-    )
-    process = await trio.lowlevel.open_process(
-        ["docker-registry", "serve", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
-    try:
-        log = b""
-        with trio.fail_after(20):
-            while b"listening on" not in log:
-                chunk = await process.stderr.receive_some()
-                assert chunk, log
-                log += chunk
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_drain, process.stderr)
-            yield address
-            nursery.cancel_scope.cancel()
-    finally:
-        process.send_signal(signal.SIGKILL)
-        with trio.CancelScope(shield=True):
-            await process.wait()
-            await process.stderr.aclose()
-
-
-async def _drain(stream):
-    async for _ in stream:
-        pass
 
 
 async def push(layout, address, name):
@@ -85,7 +40,7 @@ def layout(new_image, new_tar, tmp_path):
     return f"{tmp_path / 'layout'}:latest"
 
 
-async def test_an_image_is_pulled(tmp_path, layout):
+async def test_an_image_is_pulled(registry, tmp_path, layout):
     async with registry(tmp_path / "registry") as address:
         await push(layout, address, "team/app:v1")
         async with dockyard(tmp_path, address) as provider:
@@ -105,7 +60,7 @@ async def test_an_image_is_pulled(tmp_path, layout):
             await provider.resolve(f"{address}/team/app:v1")
 
 
-async def test_a_tag_is_resolved_anew_each_time(tmp_path, layout, new_image, new_tar):
+async def test_a_tag_is_resolved_anew_each_time(registry, tmp_path, layout, new_image, new_tar):
     async with registry(tmp_path / "registry") as address, dockyard(tmp_path, address) as provider:
         await push(layout, address, "app:latest")
         before = await provider.resolve(f"{address}/app")
@@ -115,7 +70,7 @@ async def test_a_tag_is_resolved_anew_each_time(tmp_path, layout, new_image, new
         assert (await provider.resolve(f"{address}/app@{before.digest}")).digest == before.digest
 
 
-async def test_a_service_comes_from_the_configured_registry(tmp_path, layout):
+async def test_a_service_comes_from_the_configured_registry(registry, tmp_path, layout):
     async with registry(tmp_path / "registry") as address:
         await push(layout, address, "dockyard/mariadb:latest")
         async with dockyard(tmp_path, address, registry=f"{address}/dockyard") as provider:
@@ -130,7 +85,7 @@ async def test_a_service_comes_from_the_configured_registry(tmp_path, layout):
             assert (entry.built, entry.reference) == (False, f"{address}/dockyard/mariadb:latest")
 
 
-async def test_docker_manifests_are_understood(tmp_path, layout):
+async def test_docker_manifests_are_understood(registry, tmp_path, layout):
     async with registry(tmp_path / "registry") as address, dockyard(tmp_path, address) as provider:
         command = ["skopeo", "copy", "--quiet", "--format", "v2s2", "--dest-tls-verify=false", f"oci:{layout}"]
         await trio.run_process([*command, f"docker://{address}/app:docker"])
@@ -138,7 +93,7 @@ async def test_docker_manifests_are_understood(tmp_path, layout):
         assert len(unpacked.layers) == 2
 
 
-async def test_a_blob_that_the_registry_spoiled_is_refused(tmp_path, layout):
+async def test_a_blob_that_the_registry_spoiled_is_refused(registry, tmp_path, layout):
     async with registry(tmp_path / "registry") as address, dockyard(tmp_path, address) as provider:
         await push(layout, address, "app:v1")
         image = await provider.resolve(f"{address}/app:v1")
@@ -154,7 +109,7 @@ async def test_a_blob_that_the_registry_spoiled_is_refused(tmp_path, layout):
         assert not list((tmp_path / "images/layers").glob(".new-*"))
 
 
-async def test_a_mirror_with_wrong_bytes_is_passed_over(tmp_path, layout):
+async def test_a_mirror_with_wrong_bytes_is_passed_over(registry, tmp_path, layout):
     from nanocloud_dockyard.settings import RegistrySettings
 
     async with registry(tmp_path / "good") as address, registry(tmp_path / "bad") as mirror:

@@ -199,7 +199,11 @@ BUNDLE = ResourceKind(
         Column("Image", lambda o: value_at(o, "status.image") or value_at(o, "spec.image"), priority=1),
         Column("Message", lambda o: value_at(o, "status.message"), priority=1),
     ),
-    subresources=(Subresource(name="actions", kind="Bundle", verbs=("create",)),),
+    subresources=(
+        Subresource(name="actions", kind="Bundle", verbs=("create",)),
+        Subresource(name="exportProfile", kind="Bundle", verbs=("create",)),
+        Subresource(name="importProfile", kind="Bundle", verbs=("create",)),
+    ),
     immutable=("spec.service",),
     selectable=("spec.service", "status.phase"),
     check=_check,

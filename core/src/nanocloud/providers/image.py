@@ -65,6 +65,8 @@ class CatalogEntry:
     description: str
     built: bool
     """Whether its image is here and needs no registry."""
+    labels: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    """What the image will say once it is built, where the provider knows that without it."""
 
 
 class PullProgress(Protocol):
@@ -84,7 +86,7 @@ class ImageProvider(Provider):
         """Read manifest and configuration of ``reference``; fetches no layer.
 
         Shape of ``reference``: a catalog service (``mariadb``), a registry reference (``host[:port]/name[:tag]``,
-        ``...@sha256:...``), or an OCI layout folder (``oci:/path[:tag]``).
+        ``...@sha256:...``), an OCI layout folder (``oci:/path[:tag]``) or archive (``oci-archive:/path[:tag]``).
 
         Raises:
             NotFoundError: no such service or image; a catalog name lists near matches, a recipe that is not built
@@ -111,5 +113,9 @@ class ImageProvider(Provider):
         """
 
     @abc.abstractmethod
-    async def collect(self, in_use: Set[Digest]) -> Sequence[Digest]:
-        """Remove images whose manifest digest is not in ``in_use``, and layers nobody needs; returns what went."""
+    async def collect(self, in_use: Set[Digest], *, idle_seconds: float = 0.0) -> Sequence[Digest]:
+        """Remove images whose manifest digest is not in ``in_use``, and layers nobody needs; returns what went.
+
+        Images that were resolved, ensured or looked up less than ``idle_seconds`` ago stay: a plan may hold one that
+        is not stored yet. So does what the catalogue offers without a registry.
+        """

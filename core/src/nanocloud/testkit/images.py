@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
+import trio
 
 from nanocloud.errors import NotFoundError
 from nanocloud.providers.image import (
@@ -41,6 +42,8 @@ class FakeImages(ImageProvider):
         self._layers: dict[Digest, tuple[Path, ...]] = {}
         self._catalog: dict[str, CatalogEntry] = {}
         self._here: dict[Digest, UnpackedImage] = {}
+        self._asked: dict[Digest, float] = {}
+        """When an image was last resolved, ensured or looked up."""
         self._added = 0
 
     def add(
@@ -77,28 +80,41 @@ class FakeImages(ImageProvider):
         await self.calls.enter("resolve", reference)
         name, _, digest = reference.partition("@")
         if (pinned := self._pinned.get(Digest(digest))) is not None and pinned.reference == name:
-            return attrs.evolve(pinned, reference=reference)
+            return self._note(attrs.evolve(pinned, reference=reference))
         if reference not in self._images:
             near = difflib.get_close_matches(reference, self._images)
             hint = f"did you mean {', '.join(near)}?" if near else ""
             raise NotFoundError(f"image {reference} is not known", hint=hint)
-        return self._images[reference]
+        return self._note(self._images[reference])
 
     async def ensure(self, image: Image, *, progress: PullProgress | None = None) -> UnpackedImage:
         await self.calls.enter("ensure", image.reference)
         if progress is not None:
             progress(done_bytes=image.size_bytes, total_bytes=image.size_bytes, layer=image.digest)
+        self._note(image)
         return self._here.setdefault(image.digest, UnpackedImage(image=image, layers=self._layers[image.digest]))
 
     async def local(self, digest: Digest) -> UnpackedImage:
         await self.calls.enter("local", digest)
         if digest not in self._here:
             raise NotFoundError(f"image {digest} is not on this node")
+        self._note(self._here[digest].image)
         return self._here[digest]
 
-    async def collect(self, in_use: Set[Digest]) -> Sequence[Digest]:
+    async def collect(self, in_use: Set[Digest], *, idle_seconds: float = 0.0) -> Sequence[Digest]:
         await self.calls.enter("collect", "")
-        gone = sorted(digest for digest in self._here if digest not in in_use)
+        now = trio.current_time()
+        fresh = {digest for digest, asked in self._asked.items() if now - asked < idle_seconds}
+        gone = sorted(digest for digest in self._here if digest not in fresh | in_use)
         for digest in gone:
             del self._here[digest]
         return gone
+
+    @property
+    def here(self) -> set[Digest]:
+        """What is unpacked."""
+        return set(self._here)
+
+    def _note(self, image: Image) -> Image:
+        self._asked[image.digest] = trio.current_time()
+        return image

@@ -19,6 +19,7 @@ import trio.testing
 from nanocloud import macros
 from nanocloud.concurrency import first_error
 from nanocloud.controllers.bundles import BundleController
+from nanocloud.controllers.image_collection import ImageCollector
 from nanocloud.controllers.parts import ControllerParts
 from nanocloud.controllers.planner import Planner
 from nanocloud.controllers.profiles import ProfileStore
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
 NODE_KEY = bytes(range(32))
 PATIENCE_SECONDS = 3600.0
 """Of virtual time: what has not come about by then never will."""
+KEEP_IMAGES_SECONDS = 600.0
 
 
 class CrashedError(BaseException):
@@ -224,6 +226,9 @@ class Simulation:
             Kubelet(kubelet),
             ClaimsWorker(kubelet),
             BindingsWorker(kubelet),
+            ImageCollector(
+                store=store, profiles=profiles, images=images, runtime=self.runtime, keep_seconds=KEEP_IMAGES_SECONDS
+            ),
         )
         for worker in workers:
             nursery.start_soon(keep_running, worker)

@@ -227,6 +227,13 @@ def parse_manifest(data: bytes, what: str) -> Manifest:
     return Manifest(config=config, layers=layers)
 
 
+def parse_parts(data: bytes, what: str) -> tuple[Descriptor, ...]:
+    """All blobs that a manifest names, whatever they are: for passing on, not for running."""
+    reader = _document(data, what, MAX_MANIFEST_BYTES)
+    layers = reader.children("layers", MAX_LAYERS)
+    return (reader.child("config").descriptor(), *(layer.descriptor() for layer in layers))
+
+
 def parse_configuration(data: bytes, what: str) -> Configuration:
     reader = _document(data, what, MAX_CONFIG_BYTES)
     diff_ids = reader.child("rootfs").texts("diff_ids")

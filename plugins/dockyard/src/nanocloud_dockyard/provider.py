@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
@@ -17,42 +17,49 @@ from nanocloud.providers.image import Digest, Image, ImageProvider, UnpackedImag
 from nanocloud_dockyard import services
 from nanocloud_dockyard.assembly import assemble
 from nanocloud_dockyard.collect import collect
-from nanocloud_dockyard.layout import LayoutSource
 from nanocloud_dockyard.media import parse_manifest, this_platform
-from nanocloud_dockyard.reference import (
-    LayoutReference,
-    Reference,
-    RegistryReference,
-    ServiceReference,
-    parse_reference,
-)
+from nanocloud_dockyard.reference import Reference, ServiceReference, parse_reference
 from nanocloud_dockyard.resolver import CachedSource, Found, build, find
 from nanocloud_dockyard.shared import SharedWork
+from nanocloud_dockyard.slots import Slots
 from nanocloud_dockyard.source import digest_of
+from nanocloud_dockyard.sources import Sources
 from nanocloud_dockyard.store import ImageRecord, Store
 from nanocloud_dockyard.unpacker import LayerBytesError, UnpackJob, unpack
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence, Set
+    from pathlib import Path
 
     from nanocloud.providers.image import CatalogEntry, PullProgress
     from nanocloud_dockyard.media import Descriptor
-    from nanocloud_dockyard.registry import Backoff
+    from nanocloud_dockyard.retry import Backoff
     from nanocloud_dockyard.settings import DockyardConfig
     from nanocloud_dockyard.source import Source
     from nanocloud_dockyard.store import NewLayer
-    from nanocloud_dockyard.transport import Transport
+
+
+log = logging.getLogger(__name__)
 
 
 class Dockyard(ImageProvider):
     """Images below ``root``; see ``store`` for the folder."""
 
     def __init__(self, config: DockyardConfig, root: Path, *, backoff: Backoff | None = None) -> None:
-        self._config, self._backoff = config, backoff
+        self._config = config
         self._store = Store(root)
+        self._sources = Sources(config, self._store.layout, backoff)
         self._here = this_platform()
-        self._limiter = trio.CapacityLimiter(config.parallel_layers)
+        self._slots = Slots(config.parallel_layers)
         self._changing = trio.Lock()  # of records, against collection
+        self._collected = trio.Event()
+        self._collected.set()
+        """Whether no collection is under way."""
+        self._unsettled = trio.Event()
+        self._unsettled.set()
+        """Whether there may be layers that are not on the disk yet."""
+        self._touched: dict[Digest, float] = {}
+        """When an image was last asked about."""
         self._pinned: Counter[Digest] = Counter()
         """Images and layers that an ``ensure`` under way has or makes."""
         self._listeners: dict[Digest, list[PullProgress]] = {}
@@ -65,13 +72,23 @@ class Dockyard(ImageProvider):
     async def lifespan(self) -> AsyncIterator[None]:
         await trio.to_thread.run_sync(self._store.prepare)
         try:
-            async with AsyncExitStack() as self._open, trio.open_nursery() as nursery:
+            async with self._sources, trio.open_nursery() as nursery:
                 self._work: SharedWork[None] = SharedWork(nursery)
-                self._transport: Transport | None = None
+                nursery.start_soon(self._keep_settling)
                 yield
                 nursery.cancel_scope.cancel()
         except BaseExceptionGroup as group:  # the nursery's wrapping of what the body raised
             raise first_error(group) from None
+
+    async def _keep_settling(self) -> None:
+        """Bring new layers to the disk, which those who want to use them do not wait for."""
+        while True:
+            await self._unsettled.wait()
+            self._unsettled = trio.Event()
+            try:
+                await trio.to_thread.run_sync(self._store.settle)
+            except OSError as exc:  # the marks stay: the next boot fetches these layers again
+                log.error("layers may not be on the disk: %s", exc)
 
     async def catalog(self) -> Sequence[CatalogEntry]:
         return await trio.to_thread.run_sync(services.entries, self._store.layout, self._config.registry)
@@ -80,6 +97,7 @@ class Dockyard(ImageProvider):
         parsed = parse_reference(reference)
         found = await self._first(parsed, lambda source: find(source, parsed.digest, self._here))
         self._check_size(found, reference)
+        self._touched[found.digest] = trio.current_time()
         await self._keep(found, reference)
         return _image(found, reference)
 
@@ -89,27 +107,55 @@ class Dockyard(ImageProvider):
         parsed = parse_reference(image.reference)
         found = await self._first(parsed, lambda source: find(source, image.digest, self._here))
         self._check_size(found, image.reference)
+        self._touched[image.digest] = trio.current_time()
         with self._pins((image.digest, *found.configuration.diff_ids)):
             await self._keep(found, image.reference)
             layers = dict(zip(found.configuration.diff_ids, found.manifest.layers, strict=True))
-            await gather(*(partial(self._ensure_layer, parsed, *pair, progress) for pair in layers.items()))
-            return await trio.to_thread.run_sync(self._unpacked, found, image)
+            missing = await trio.to_thread.run_sync(self._missing, tuple(layers))
+            try:
+                await gather(*(partial(self._ensure_layer, parsed, d, layers[d], progress) for d in missing))
+                return await trio.to_thread.run_sync(self._unpacked, found, image)
+            finally:
+                self._unsettled.set()
 
     async def local(self, digest: Digest) -> UnpackedImage:
+        self._touched[digest] = trio.current_time()  # before the wait: a collection that begins now spares it
+        await self._collected.wait()
         return await trio.to_thread.run_sync(self._local, digest)
 
-    async def collect(self, in_use: Set[Digest]) -> Sequence[Digest]:
+    async def collect(self, in_use: Set[Digest], *, idle_seconds: float = 0.0) -> Sequence[Digest]:
         async with self._changing:
-            gone = await trio.to_thread.run_sync(collect, self._store, set(in_use) | set(self._pinned))
+            self._collected = trio.Event()
+            try:
+                keep = set(in_use) | set(self._pinned) | self._fresh(idle_seconds)
+                gone = await trio.to_thread.run_sync(collect, self._store, keep)
+            finally:
+                self._collected.set()
         await trio.to_thread.run_sync(self._store.sweep)
         return gone
+
+    async def configuration(self, digest: Digest) -> bytes:
+        """The configuration document of an image that was resolved here, as it is."""
+        return await trio.to_thread.run_sync(self._configuration, digest)
+
+    def _configuration(self, digest: Digest) -> bytes:
+        manifest = self._store.blob(digest)
+        document = self._store.blob(parse_manifest(manifest, f"image {digest}").config.digest) if manifest else None
+        if document is None:
+            raise NotFoundError(f"image {digest} is not on this node")
+        return document
+
+    def _fresh(self, seconds: float) -> set[Digest]:
+        since = trio.current_time() - seconds
+        self._touched = {digest: at for digest, at in self._touched.items() if at > since}
+        return set(self._touched)
 
     # Sources
 
     async def _first(self, reference: Reference, ask: Callable[[Source], Awaitable[Found]]) -> Found:
         """What the first source answers that has it."""
         missing: NotFoundError | None = None
-        for source in await self._sources(reference):
+        for source in self._sources.of(reference):
             try:
                 return await ask(CachedSource(self._store, source))
             except NotFoundError as exc:
@@ -120,34 +166,14 @@ class Dockyard(ImageProvider):
             )
         raise missing or NotFoundError(f"image {reference} is unknown")
 
-    async def _sources(self, reference: Reference) -> list[Source]:
-        if isinstance(reference, LayoutReference):
-            return [LayoutSource(Path(reference.path), reference.tag)]
-        if isinstance(reference, RegistryReference):
-            return [await self._registry(reference)]
-        built: list[Source] = [LayoutSource(self._store.layout, reference.service)]
-        remote = services.registry_reference(self._config.registry, reference.service)
-        return [*built, await self._registry(remote)] if remote else built
-
-    async def _registry(self, reference: RegistryReference) -> Source:
-        # The HTTP client takes a tenth of a second to import; a node with built images never needs it.
-        from nanocloud_dockyard.registry import Backoff, RegistrySource
-        from nanocloud_dockyard.transport import Transport
-
-        if self._transport is None:
-            self._transport = Transport(self._config)
-            self._open.push_async_exit(self._transport)
-        settings = self._config.registries.get(reference.host)
-        mirrors = settings.mirrors if settings else ()
-        return RegistrySource(self._transport, reference, mirrors, self._backoff or Backoff())
-
     # Layers
+
+    def _missing(self, diff_ids: tuple[Digest, ...]) -> list[Digest]:
+        return [diff_id for diff_id in diff_ids if self._store.layer(diff_id) is None]
 
     async def _ensure_layer(
         self, reference: Reference, diff_id: Digest, layer: Descriptor, progress: PullProgress | None
     ) -> None:
-        if await trio.to_thread.run_sync(self._store.layer, diff_id):
-            return
         listeners = self._listeners.setdefault(diff_id, [])
         if progress:
             listeners.append(progress)
@@ -161,14 +187,15 @@ class Dockyard(ImageProvider):
                 self._listeners.pop(diff_id, None)
 
     async def _make_layer(self, reference: Reference, diff_id: Digest, layer: Descriptor) -> None:
+        if await trio.to_thread.run_sync(self._store.layer, diff_id):
+            return  # somebody else made it since we looked
         missing = NotFoundError(f"layer {layer.digest} of {reference} is nowhere")
-        async with self._limiter:
-            for source in await self._sources(reference):
-                try:
-                    await self._unpack_from(source, diff_id, layer)
-                    return
-                except NotFoundError as exc:
-                    missing = exc
+        for source in self._sources.of(reference):
+            try:
+                await self._unpack_from(source, diff_id, layer)
+                return
+            except NotFoundError as exc:
+                missing = exc
         raise ImageError(f"{reference}: {missing}") from missing
 
     async def _unpack_from(self, source: Source, diff_id: Digest, layer: Descriptor) -> None:
@@ -180,9 +207,10 @@ class Dockyard(ImageProvider):
             await self._unpack(source, diff_id, layer)
 
     async def _unpack(self, source: Source, diff_id: Digest, layer: Descriptor) -> None:
-        async with self._new_layer() as new, source.layer(layer) as content:
-            job = UnpackJob(layer=layer, diff_id=diff_id, root_fd=new.root_fd, limits=self._config.limits.unpack)
-            record = await unpack(job, content, partial(self._report, diff_id, layer))
+        async with self._new_layer() as new:
+            async with self._slots.hold(layer.size_bytes), source.layer(layer) as content:
+                job = UnpackJob(layer=layer, diff_id=diff_id, root_fd=new.root_fd, limits=self._config.limits.unpack)
+                record = await unpack(job, content, partial(self._report, diff_id, layer))
             self._report(diff_id, layer, layer.size_bytes)
             await trio.to_thread.run_sync(self._store.finish_layer, new, diff_id, record)
 

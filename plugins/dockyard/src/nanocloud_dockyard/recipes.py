@@ -7,7 +7,8 @@ A recipe is ``catalog/<service>/`` with
   each file that is fetched by URL and digest (see ``Artifact``);
 - ``options.json`` and ``exports.json``: the labels ``io.nanocloud.options`` and ``io.nanocloud.exports``, laid out for
   people. The builder gives them to the image as one line. Their grammar is the planner's business; here only the JSON
-  shape is checked, so that a slip shows where it was made.
+  shape is checked, so that a slip shows where it was made;
+- ``notes.md``: what the service's page says beyond that (see pages.py); an image does not depend on it.
 
 Folders whose name begins with ``_`` are no services.
 """
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 CATALOG = Path(__file__).with_name("catalog")
+NOTES = "notes.md"
 
 _SERVICE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")  # RFC 1123 label, as a Bundle's spec.service
 _CAPABILITY = re.compile(r"CAP_[A-Z_]{2,40}")
@@ -81,7 +83,7 @@ class Recipe:
     exports: Exports
     artifacts: tuple[Artifact, ...]
     digest: str
-    """SHA-256 (hex) over the names and contents of all files."""
+    """SHA-256 (hex) over the names and contents of all files that an image can depend on."""
 
     @property
     def labels(self) -> dict[str, str]:
@@ -163,9 +165,12 @@ def _check_artifacts(artifacts: Sequence[Artifact], where: str) -> None:
 
 
 def folder_digest(folder: Path) -> str:
-    """SHA-256 (hex) over a folder's files: names, sizes, contents; not modes or times, which a checkout may change."""
+    """SHA-256 (hex) over a folder's files: names, sizes, contents; not modes or times, which a checkout may change.
+
+    Better words in ``notes.md`` are no reason to build anew.
+    """
     digest, size = hashlib.sha256(), 0
-    for number, path in enumerate(_files(folder), start=1):
+    for number, path in enumerate((path for path in _files(folder) if path != folder / NOTES), start=1):
         content = path.read_bytes()
         size += len(content)
         if number > _FILES_LIMIT or size > _BYTES_LIMIT:

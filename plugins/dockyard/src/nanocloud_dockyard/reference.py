@@ -4,6 +4,7 @@
 - ``host[:port]/name[:tag][@sha256:<hex>]``: an image in a registry. The host is never guessed: it has a dot, a port,
   or is ``localhost``. ``docker.io/nginx`` means ``docker.io/library/nginx``; without tag and digest, ``latest``.
 - ``oci:/path[:tag][@sha256:<hex>]``: an image in an OCI layout folder; without tag and digest, its only image.
+- ``oci-archive:/path[:tag][@sha256:<hex>]``: the same in the tar of such a folder.
 
 Where a digest stands, it decides and the tag is only a note.
 
@@ -29,7 +30,8 @@ _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-_SHAPES = "a service, host[:port]/name[:tag][@sha256:...], or oci:/path[:tag]"
+_SHAPES = "a service, host[:port]/name[:tag][@sha256:...], oci:/path[:tag] or oci-archive:/path[:tag]"
+_LAYOUT, _ARCHIVE = "oci:", "oci-archive:"
 
 
 @attrs.frozen(kw_only=True)
@@ -57,9 +59,11 @@ class LayoutReference:
     path: str
     tag: str | None = None
     digest: Digest | None = None
+    archive: bool = False
+    """Whether ``path`` is a tar of the layout."""
 
     def __str__(self) -> str:
-        return f"oci:{self.path}" + _suffix(self.tag, self.digest)
+        return (_ARCHIVE if self.archive else _LAYOUT) + self.path + _suffix(self.tag, self.digest)
 
 
 def _suffix(tag: str | None, digest: Digest | None) -> str:
@@ -94,8 +98,9 @@ def parse_reference(text: str) -> Reference:
     digest = parse_digest(pinned)
     if at and digest is None:
         raise InvalidError(f"image reference {text!r}: {pinned!r} is not sha256:<64 hexadecimal digits>")
-    if named.startswith("oci:"):
-        return _layout(text, named.removeprefix("oci:"), digest)
+    for prefix in (_LAYOUT, _ARCHIVE):
+        if named.startswith(prefix):
+            return _layout(text, named.removeprefix(prefix), digest, archive=prefix == _ARCHIVE)
     if "/" in named:
         return _registry(text, named, digest)
     if _SERVICE.fullmatch(named):
@@ -104,15 +109,17 @@ def parse_reference(text: str) -> Reference:
     raise InvalidError(f"image reference {text!r} is not {_SHAPES}", hint=hint)
 
 
-def _layout(text: str, named: str, digest: Digest | None) -> LayoutReference:
+def _layout(text: str, named: str, digest: Digest | None, *, archive: bool) -> LayoutReference:
     path, colon, tag = named.rpartition(":")
     if not colon or "/" in tag:
         path, colon, tag = named, "", ""
     if not path.startswith("/") or "\0" in path or ".." in path.split("/"):
-        raise InvalidError(f"image reference {text!r}: the folder must be an absolute path without ..")
+        raise InvalidError(
+            f"image reference {text!r}: the {'file' if archive else 'folder'} must be an absolute path without .."
+        )
     if colon and not _TAG.fullmatch(tag):
         raise InvalidError(f"image reference {text!r}: {tag!r} is not a tag")
-    return LayoutReference(path=path, tag=tag or None, digest=digest)
+    return LayoutReference(path=path, tag=tag or None, digest=digest, archive=archive)
 
 
 def _registry(text: str, named: str, digest: Digest | None) -> RegistryReference:

@@ -8,19 +8,16 @@ Source: OCI distribution specification 1.1, "Pulling manifests", "Pulling blobs"
 
 from __future__ import annotations
 
-import random
 import re
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-import attrs
-import trio
-
 from nanocloud.errors import ImageError, NotFoundError
 from nanocloud_dockyard.limits import MAX_MANIFEST_BYTES
 from nanocloud_dockyard.media import ACCEPT, Descriptor
+from nanocloud_dockyard.retry import Backoff, TransientError
 from nanocloud_dockyard.source import Document, Source, check_digest
-from nanocloud_dockyard.transport import Endpoint, TransientError, Transport, body, read_body
+from nanocloud_dockyard.transport import Endpoint, Transport, body, read_body
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -34,19 +31,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-[0-9]{1,19}/([0-9]{1,19}|\*)")
 _PROGRESS_BYTES = 256 << 10  # a cut after that much is a new failure, not the old one again
-
-
-@attrs.frozen(kw_only=True)
-class Backoff:
-    """How long to wait before attempt 2, 3, ...; half of it is chance, so that nodes do not come back together."""
-
-    attempts: int = 5
-    first_seconds: float = 0.5
-    most_seconds: float = 8.0
-
-    def seconds(self, failures: int) -> float:
-        full = min(self.first_seconds * 2.0 ** (failures - 1), self.most_seconds)
-        return full * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, keeps no secret
 
 
 class RegistrySource(Source):
@@ -113,22 +97,7 @@ class RegistrySource(Source):
                 return await read(endpoint)
             except (ImageError, NotFoundError, TransientError):
                 continue  # not tried again: the next one is as good
-        return await self._repeated(lambda: read(registry))
-
-    async def _repeated(self, call: Callable[[], Awaitable[T]]) -> T:
-        failures = 0
-        while True:
-            try:
-                return await call()
-            except TransientError as exc:
-                failures += 1
-                await self._pause(failures, exc, self._backoff.attempts)
-
-    async def _pause(self, failures: int, exc: TransientError, attempts: int) -> None:
-        if failures >= attempts:
-            times = f"; tried {failures} times" if failures > 1 else ""
-            raise ImageError(f"{exc}{times}") from exc
-        await trio.sleep(max(self._backoff.seconds(failures), exc.retry_after_seconds))
+        return await self._backoff.repeated(lambda: read(registry))
 
     async def _stream(self, descriptor: Descriptor) -> AsyncGenerator[bytes, None]:
         at = 0
@@ -160,7 +129,7 @@ class RegistrySource(Source):
             except TransientError as exc:
                 failures = 1 if at - since >= _PROGRESS_BYTES else failures + 1
                 since = at
-                await self._pause(failures, exc, attempts)
+                await self._backoff.pause(failures, exc, attempts=attempts)
 
     async def _once(self, endpoint: Endpoint, descriptor: Descriptor, at: int) -> AsyncGenerator[bytes, None]:
         headers = {"Range": f"bytes={at}-"} if at else {}

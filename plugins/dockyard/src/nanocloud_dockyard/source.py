@@ -63,7 +63,7 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def layer(self, descriptor: Descriptor) -> AbstractAsyncContextManager[int | AsyncIterator[bytes]]:
-        """The compressed layer: a descriptor of a regular file, or its bytes as they arrive.
+        """The compressed layer: a file's descriptor that stands where it begins, or its bytes as they arrive.
 
         Raises as ``document`` does, also from the iterator; bytes beyond ``descriptor.size_bytes`` never come.
         """

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import ssl
 import time
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections import defaultdict
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -22,9 +23,10 @@ from nanocloud import __version__
 from nanocloud.errors import ConfigError, ImageError, NotFoundError
 from nanocloud_dockyard.auth import CredentialFile, Credentials, parse_challenges
 from nanocloud_dockyard.limits import MAX_REDIRECTS, MAX_TOKEN_BYTES
+from nanocloud_dockyard.retry import TransientError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
     from pathlib import Path
 
     from nanocloud_dockyard.settings import DockyardConfig
@@ -33,17 +35,15 @@ _DOCKER_HUB_API = "registry-1.docker.io"
 _TIMEOUT = httpx2.Timeout(60.0, connect=10.0)
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_SAME_METHOD = frozenset({307, 308})
+_HEADERS_SECONDS = 90.0
+"""A server that drips its headers is as good as none."""
+_DOCUMENT_SECONDS = 120.0
+_LATE = f"no answer within {_HEADERS_SECONDS:.0f} s"
+_STALL_BYTES, _STALL_SECONDS = 64 << 10, 60.0
 _MAX_RETRY_AFTER_SECONDS = 60.0
 _TOKEN_SLACK_SECONDS = 10.0
 _HINT_AUTH = "credentials stand in the file that dockyard.auth_file names"
-
-
-class TransientError(Exception):
-    """The same request may succeed later."""
-
-    def __init__(self, message: str, retry_after_seconds: float = 0.0) -> None:
-        super().__init__(message)
-        self.retry_after_seconds = retry_after_seconds
 
 
 @attrs.frozen(kw_only=True)
@@ -59,8 +59,23 @@ class Endpoint:
         name = f"{self.prefix}/{repository}" if self.prefix else repository
         return f"{'http' if self.plain else 'https'}://{host}/v2/{name}/{path}"
 
-    def scope(self, repository: str) -> str:
-        return f"repository:{self.prefix + '/' if self.prefix else ''}{repository}:pull"
+    def scope(self, repository: str, actions: str) -> str:
+        return f"repository:{self.prefix + '/' if self.prefix else ''}{repository}:{actions}"
+
+
+@attrs.frozen(kw_only=True)
+class Ask:
+    """One request, which can be sent again: after a challenge, or along a redirect."""
+
+    url: httpx2.URL
+    method: str = "GET"
+    headers: dict[str, str] = attrs.field(factory=dict, repr=False)
+    content: Callable[[], AsyncGenerator[bytes, None]] | None = None
+    """Makes the body; ``headers`` say its length."""
+    accepted: frozenset[int] = frozenset({200, 206})
+    """Every other answer is an error."""
+    actions: str = "pull"
+    """What a token has to permit."""
 
 
 @attrs.frozen
@@ -77,6 +92,7 @@ class Transport:
         self._credentials = CredentialFile(config.auth_file)
         self._clients: dict[object, httpx2.AsyncClient] = {}
         self._tokens: dict[tuple[str, str], _Token] = {}
+        self._asking: defaultdict[tuple[str, str], trio.Lock] = defaultdict(trio.Lock)
 
     async def __aenter__(self) -> Transport:
         return self
@@ -101,44 +117,63 @@ class Transport:
             NotFoundError: 404.
             ImageError: any other answer, or a redirect that must not be followed.
         """
-        what = f"{endpoint.host}/{repository} {path}"
+        ask = Ask(url=httpx2.URL(endpoint.url(repository, path)), headers=headers)
+        async with self.request(endpoint, repository, ask, f"{endpoint.host}/{repository} {path}") as response:
+            yield response
+
+    @asynccontextmanager
+    async def request(self, endpoint: Endpoint, repository: str, ask: Ask, what: str) -> AsyncIterator[httpx2.Response]:
+        """The answer to ``ask``, which is about ``repository``; messages begin with ``what``. Raises like ``get``."""
         with _as_transient(what):
-            response = await self._authorized(endpoint, repository, path, headers)
+            response = await self._authorized(endpoint, repository, ask)
             try:
-                _check_status(response, what)
+                _check_status(response, what, ask.accepted)
                 yield response
             finally:
                 await response.aclose()
 
-    async def _authorized(
-        self, endpoint: Endpoint, repository: str, path: str, headers: dict[str, str]
-    ) -> httpx2.Response:
-        url, scope = httpx2.URL(endpoint.url(repository, path)), endpoint.scope(repository)
-        known = self._tokens.get((endpoint.host, scope))
+    def check_address(self, endpoint: Endpoint, location: str) -> httpx2.URL:
+        """``location`` as the endpoint wrote it, made whole; refused if we would have to leave TLS for it."""
+        url = httpx2.URL(endpoint.url("", ""))
+        target = _joined(url, location)
+        self._check_redirect(url, target)
+        return target
+
+    async def _authorized(self, endpoint: Endpoint, repository: str, ask: Ask) -> httpx2.Response:
+        scope, home = endpoint.scope(repository, ask.actions), _origin(httpx2.URL(endpoint.url("", "")))
+        if _origin(ask.url) != home:  # it named this address, but who we are is nobody else's business
+            return await self._follow(ask)
+        key = endpoint.host, scope
+        known = self._tokens.get(key)
         if known and known.expires_at > time.monotonic():
-            headers = headers | {"Authorization": known.authorization}
-        response = await self._follow(url, headers)
-        if response.status_code == 401 and response.url.host == url.host:
+            ask = _with(ask, known)
+        response = await self._follow(ask)
+        if response.status_code == 401 and _origin(response.url) == home:
             challenge = response.headers.get("WWW-Authenticate", "")
             await response.aclose()
-            token = await self._answer(endpoint, scope, challenge)
-            self._tokens[endpoint.host, scope] = token
-            response = await self._follow(url, headers | {"Authorization": token.authorization})
+            async with self._asking[key]:
+                token = self._tokens.get(key)
+                if token is None or token is known:  # else somebody else fetched one while we waited
+                    token = self._tokens[key] = await self._answer(endpoint, scope, challenge)
+            response = await self._follow(_with(ask, token))
         return response
 
-    async def _follow(self, url: httpx2.URL, headers: dict[str, str]) -> httpx2.Response:
+    async def _follow(self, ask: Ask) -> httpx2.Response:
         for _ in range(MAX_REDIRECTS + 1):
-            response = await self._send(url, headers)
+            response = await self._send(ask)
             location = response.headers.get("Location")
             if response.status_code not in _REDIRECTS or not location:
                 return response
             await response.aclose()
-            target = _joined(url, location)
-            self._check_redirect(url, target)
-            if _origin(target) != _origin(url):
-                headers = {name: value for name, value in headers.items() if name != "Authorization"}
-            url = target
-        raise ImageError(f"{url.host} redirects more than {MAX_REDIRECTS} times")
+            if ask.method not in ("GET", "HEAD") and response.status_code not in _SAME_METHOD:
+                raise ImageError(f"{ask.url.host} redirects a {ask.method}, with status {response.status_code}")
+            target = _joined(ask.url, location)
+            self._check_redirect(ask.url, target)
+            if _origin(target) != _origin(ask.url):
+                kept = {name: value for name, value in ask.headers.items() if name != "Authorization"}
+                ask = attrs.evolve(ask, headers=kept)
+            ask = attrs.evolve(ask, url=target)
+        raise ImageError(f"{ask.url.host} redirects more than {MAX_REDIRECTS} times")
 
     def _check_redirect(self, url: httpx2.URL, target: httpx2.URL) -> None:
         if target.scheme == "https" or (target.scheme == "http" and self._is_plain(target)):
@@ -148,10 +183,16 @@ class Transport:
     def _is_plain(self, url: httpx2.URL) -> bool:
         return url.netloc.decode() in self._config.plain_http
 
-    async def _send(self, url: httpx2.URL, headers: dict[str, str]) -> httpx2.Response:
-        client = await self._client(url)
-        request = client.build_request("GET", url, headers={"Accept-Encoding": "identity"} | headers)
-        return await client.send(request, stream=True)
+    async def _send(self, ask: Ask) -> httpx2.Response:
+        client = await self._client(ask.url)
+        headers = {"Accept-Encoding": "identity"} | ask.headers
+        if ask.content:  # as long as the body takes; the library bounds each write and read
+            async with aclosing(ask.content()) as content:
+                request = client.build_request(ask.method, ask.url, headers=headers, content=content)
+                return await client.send(request, stream=True)
+        request = client.build_request(ask.method, ask.url, headers=headers)
+        with _within(_HEADERS_SECONDS, _LATE):
+            return await client.send(request, stream=True)
 
     async def _client(self, url: httpx2.URL) -> httpx2.AsyncClient:
         """One client for each set of trusted authorities; local plain registries are never asked through a proxy."""
@@ -195,7 +236,7 @@ class Transport:
         headers = {"Authorization": credentials.basic} if credentials and credentials.username else {}
         if credentials and credentials.identity_token:
             return await self._refresh(endpoint, realm, query, credentials.identity_token)
-        response = await self._follow(realm.copy_merge_params(query), headers)
+        response = await self._follow(Ask(url=realm.copy_merge_params(query), headers=headers))
         return await self._token(endpoint, response)
 
     async def _refresh(self, endpoint: Endpoint, realm: httpx2.URL, query: dict[str, str], token: str) -> _Token:
@@ -203,14 +244,16 @@ class Transport:
         client = await self._client(realm)
         form = query | {"grant_type": "refresh_token", "refresh_token": token, "client_id": "nanocloud"}
         request = client.build_request("POST", realm, data=form)
-        return await self._token(endpoint, await client.send(request, stream=True))
+        with _within(_HEADERS_SECONDS, _LATE):
+            response = await client.send(request, stream=True)
+        return await self._token(endpoint, response)
 
     async def _token(self, endpoint: Endpoint, response: httpx2.Response) -> _Token:
         what = f"the token server of {endpoint.host}"
         try:
             if response.status_code in (401, 403):
                 raise ImageError(f"{what} refuses the credentials ({response.status_code})", hint=_HINT_AUTH)
-            _check_status(response, what)
+            _check_status(response, what, Ask(url=response.url).accepted)
             answer = orjson.loads(await read_body(response, MAX_TOKEN_BYTES, what))
         except orjson.JSONDecodeError:
             raise ImageError(f"{what} answered no JSON") from None
@@ -226,9 +269,11 @@ class Transport:
 async def body(response: httpx2.Response) -> AsyncIterator[AsyncIterator[bytes]]:
     """The bytes as they arrive; the response is closed where the body is left."""
     pieces = response.aiter_raw()
+    steady = _steady(pieces)
     try:
-        yield pieces
+        yield steady
     finally:
+        await steady.aclose()
         await response.aclose()
         # The library's generators inside ``pieces`` end only by reading on from what is closed now.
         with suppress(StopAsyncIteration, httpx2.TransportError, httpx2.StreamError):
@@ -236,16 +281,44 @@ async def body(response: httpx2.Response) -> AsyncIterator[AsyncIterator[bytes]]
         await pieces.aclose()
 
 
+async def _steady(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    """``pieces``, while so many bytes come in such a time: a drip would hold us for ever.
+
+    Only the time that the server takes counts, not that of the taker.
+    """
+    size, left = 0, _STALL_SECONDS
+    while True:
+        began = trio.current_time()
+        with _within(left, f"fewer than {_STALL_BYTES} bytes came in {_STALL_SECONDS:.0f} s"):
+            piece = await anext(pieces, b"")
+        if not piece:
+            return
+        size, left = size + len(piece), left - (trio.current_time() - began)
+        if size >= _STALL_BYTES:
+            size, left = 0, _STALL_SECONDS
+        yield piece
+
+
 async def read_body(response: httpx2.Response, most: int, what: str) -> bytes:
     """All of a body that must be small."""
-    kept, size = [], 0
+    kept, size = bytearray(), 0
     async with body(response) as pieces:
-        async for piece in pieces:
-            size += len(piece)
-            if size > most:
-                raise ImageError(f"{what} is over {most} bytes")
-            kept.append(piece)
-    return b"".join(kept)
+        with _within(_DOCUMENT_SECONDS, f"not whole within {_DOCUMENT_SECONDS:.0f} s"):
+            async for piece in pieces:
+                size += len(piece)
+                if size > most:
+                    raise ImageError(f"{what} is over {most} bytes")
+                kept += piece
+    return bytes(kept)
+
+
+@contextmanager
+def _within(seconds: float, message: str) -> Iterator[None]:
+    """A time-out like those of the library, which bounds only each single read."""
+    with trio.move_on_after(max(0.0, seconds)) as scope:
+        yield
+    if scope.cancelled_caught:
+        raise httpx2.ReadTimeout(message)
 
 
 def _token_fields(answer: Any) -> tuple[str, float]:
@@ -281,9 +354,13 @@ def _origin(url: httpx2.URL) -> tuple[str, str, int | None]:
     return url.scheme, url.host, url.port or {"http": 80, "https": 443}.get(url.scheme)
 
 
-def _check_status(response: httpx2.Response, what: str) -> None:
+def _with(ask: Ask, token: _Token) -> Ask:
+    return attrs.evolve(ask, headers=ask.headers | {"Authorization": token.authorization})
+
+
+def _check_status(response: httpx2.Response, what: str, accepted: frozenset[int]) -> None:
     status = response.status_code
-    if status in (200, 206):
+    if status in accepted:
         return
     if status == 404:
         raise NotFoundError(f"{what} does not exist")
