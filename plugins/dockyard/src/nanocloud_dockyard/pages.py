@@ -243,8 +243,8 @@ def _tls(service: str, contract: ImageContract) -> str:
         return ""
     return "## TLS\n\n" + wrapped(
         f"Its certificate is for `{service}.default.svc` and the other [names of the service](../images.md#tls), and "
-        "the node's authority has issued it. Clients find the authority's own in `/run/nanocloud/tls/ca.crt` where their "
-        "image asks for it, and in `/var/lib/nanocloud.io/secure_assets/ca.crt` on the machine."
+        "the node's authority has issued it. Clients find the authority's own in `/run/nanocloud/tls/ca.crt` where "
+        "their image asks for it, and in `/var/lib/nanocloud.io/secure_assets/ca.crt` on the machine."
     )
 
 
