@@ -187,7 +187,10 @@ def test_what_resolution_accepts_the_schema_accepts(case: tuple[dict[str, list[s
 FREE = st.tuples(st.sampled_from([[], ["*a"], ["*a=1"]]), st.sampled_from(["1", "$a", "x$a", "!rand 8 hex"]))
 
 
-@given(CHOSEN | st.just(["1"]), st.dictionaries(st.sampled_from("bcd"), st.tuples(st.booleans(), CHOSEN | FREE)))
+@given(
+    st.permutations(["1", "2", "&mariadb"]),
+    st.dictionaries(st.sampled_from("bcd"), st.tuples(st.booleans(), CHOSEN | FREE)),
+)
 def test_giving_a_default_changes_nothing(a: list[str], shape: dict[str, tuple[bool, Any]]) -> None:
     settings: dict[str, list[str]] = {f"a={choice}": [] for choice in a}
     for name, (optional, found) in shape.items():
