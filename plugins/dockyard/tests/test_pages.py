@@ -23,6 +23,7 @@ STORE = {
 APP = {
     "store=&store": ["*store_host", "*store_port", "*name", "&create_thing $name a|b"],
     "store=none": [],
+    "store=other": ["*motto"],
     "name": ["!bundle"],
     "title": [""],
     "?motto": [],
@@ -70,7 +71,7 @@ def test_page_tells_choices_and_the_services_behind_them(catalog: Path) -> None:
     for line in (
         "nanocloud dockyard build store app",
         "nanocloud install app --option store=none",
-        "| `store` | `store` | `store`, `none` | `name` |",
+        "| `store` | `store` | `store`, `none`, `other` | `name`, `motto` |",
         "| `name` | the bundle's name |  |  |",
         "| `title` | empty |  |  |",
         "| `motto` | none |  |  |",
@@ -80,6 +81,7 @@ def test_page_tells_choices_and_the_services_behind_them(catalog: Path) -> None:
         assert line in text.splitlines()
     for heading in ("## Ports", "## TLS", "## For services that use it"):
         assert heading not in text
+    assert "--option store=other" not in text  # alone, it would be refused
 
 
 def test_notes_go_where_they_belong_and_are_no_part_of_the_image(catalog: Path) -> None:

@@ -20,6 +20,7 @@ import sys
 
 from nanocloud_dockyard.decompress import BrokenLayerError, DigestedInput, LayerStream
 from nanocloud_dockyard.limits import MIB, UnpackLimits
+from nanocloud_dockyard.readahead import ReadAhead
 from nanocloud_dockyard.tarstream import LayerEntryError, LayerLimitError
 from nanocloud_dockyard.unpack import LayerStats, apply_layer
 
@@ -67,7 +68,7 @@ def _unpack(job: dict[str, object]) -> LayerStats:
     layer = _Reporting(source)
     limits = UnpackLimits(**job["limits"])  # type: ignore[arg-type]
     _lock_in(root_fd)
-    stats = apply_layer(layer, root_fd, limits)  # type: ignore[arg-type]
+    stats = apply_layer(ReadAhead(layer.read), root_fd, limits)  # type: ignore[arg-type]
     for what, found in (("sha256", source.hexdigest()), ("diff_id", layer.diff_id)):
         if found != job[what]:
             raise BrokenLayerError(f"has {what} {found}, not {job[what]} as stated")
@@ -91,4 +92,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    os._exit(main())  # the thread that reads ahead may wait for bytes that never come

@@ -170,6 +170,56 @@ def show(
         typer.echo(f"{'built with:':18}{artifact.url}{instead}")
 
 
+@app.command()
+def check(
+    references: Annotated[
+        list[str], typer.Argument(metavar="IMAGE|SERVICE...", help="Images, or services.", show_default=False)
+    ],
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", help="KEY=VALUE for every installation; may be repeated.", show_default=False),
+    ] = None,
+    lint_only: Annotated[bool, typer.Option("--lint-only", help="Look at its files; install nothing.")] = False,
+    level: Annotated[str, typer.Option("--level", help="What has to be reached: bronze, silver or gold.")] = "bronze",
+    timeout: Annotated[int, typer.Option("--timeout", help="Seconds for each installation to become ready.")] = 300,
+    output: Annotated[str, typer.Option("--output", "-o", help="table or json.")] = "table",
+) -> int:
+    """Look at images and install each with every choice; prints what was found and the level that is reached."""
+    from nanocloud.client.api import Api
+    from nanocloud.client.endpoint import find_endpoint
+    from nanocloud_dockyard.check.checking import Checker
+    from nanocloud_dockyard.check.findings import Level
+
+    allowed = [each.word for each in Level if each is not Level.REFUSED]
+    if level not in allowed:
+        raise UsageError(f"--level is {level!r}; allowed: {', '.join(allowed)}")
+    if output not in ("table", "json"):
+        raise UsageError(f"--output is {output!r}; allowed: table, json")
+    checker = Checker(
+        config=load(),
+        server=None if lint_only else Api(find_endpoint()),
+        given=_options(option or []),
+        seconds=float(timeout),
+        tell=lambda said: typer.echo(printable(said), err=True),
+    )
+    reports = [checker.check(reference) for reference in references]
+    if output == "json":
+        typer.echo(dump([report.to_json() for report in reports], "json"))
+    else:
+        typer.echo("\n\n".join(report.text() for report in reports))
+    return 0 if all(report.level >= Level[level.upper()] for report in reports) else 1
+
+
+def _options(words: list[str]) -> dict[str, str]:
+    found = dict[str, str]()
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not key or not equals or key in found:
+            raise UsageError(f"--option {word!r} is not KEY=VALUE, each key once")
+        found[key] = value
+    return found
+
+
 def _rows(recipe: recipes.Recipe) -> list[tuple[str, str, str, str, str]]:
     """One an option, in the label's order."""
     contract = image_contract(recipe.labels)

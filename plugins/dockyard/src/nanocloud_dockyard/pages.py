@@ -24,7 +24,7 @@ from nanocloud_dockyard.notes import read_notes
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from nanocloud.planning.contract import ImageContract, Option
+    from nanocloud.planning.contract import ImageContract, Option, Setting
     from nanocloud_dockyard.notes import Notes
     from nanocloud_dockyard.recipes import Recipe
 
@@ -94,9 +94,23 @@ def _install(recipe: Recipe, contract: ImageContract) -> str:
         f"nanocloud install {recipe.service}",
     ]
     for option in contract.options.values():
-        others = list(option.choices)[0 if option.optional else 1 :]
-        lines += [f"nanocloud install {recipe.service} --option {option.name}={value}" for value in others]
+        others = list(option.choices.items())[0 if option.optional else 1 :]
+        lines += [
+            f"nanocloud install {recipe.service} --option {option.name}={value}"
+            for value, setting in others
+            if _enough_alone(contract, setting)
+        ]
     return "## Install\n\n```sh\n" + "\n".join(lines) + "\n```"
+
+
+def _enough_alone(contract: ImageContract, setting: Setting) -> bool:
+    """Whether the choice can be taken without giving other options: nothing optional that it requires is missing."""
+    for requirement in setting.requires:
+        option, source = contract.options.get(requirement.option), contract.imports.get(requirement.option)
+        imported = setting.selects_service and source is not None and source.option == setting.option
+        if option and option.optional and not imported and not (option.free and option.free.default):
+            return False
+    return True
 
 
 def _options(contract: ImageContract, notes: Notes) -> str:

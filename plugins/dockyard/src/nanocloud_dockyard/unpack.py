@@ -88,10 +88,11 @@ class _Layer:
 
     def _one(self, entry: Entry, tar: TarStream) -> None:
         path = self._components(entry.name)
-        if any(part.startswith(_META) and part != _OPAQUE for part in path):
-            return  # bookkeeping of AUFS, which old builders left in
-        if any(part.startswith(_WHITEOUT) for part in path[:-1]):
-            raise LayerEntryError(f"{shown(entry.name)}: a whiteout has nothing below it")
+        if _WHITEOUT in entry.name:
+            if any(part.startswith(_META) and part != _OPAQUE for part in path):
+                return  # bookkeeping of AUFS, which old builders left in
+            if any(part.startswith(_WHITEOUT) for part in path[:-1]):
+                raise LayerEntryError(f"{shown(entry.name)}: a whiteout has nothing below it")
         self._entries += 1
         try:
             if path and path[-1].startswith(_WHITEOUT):
@@ -116,7 +117,7 @@ class _Layer:
             raise LayerEntryError(f"{shown(name)}: a path with ..")
         if len(parts) > self._limits.max_depth:
             raise LayerLimitError(f"{shown(name)}: deeper than {self._limits.max_depth} folders (max_depth)")
-        if any(len(part) > _MAX_NAME_BYTES for part in parts):
+        if len(name) > _MAX_NAME_BYTES and any(len(part) > _MAX_NAME_BYTES for part in parts):
             raise LayerEntryError(f"{shown(name)}: a name over {_MAX_NAME_BYTES} bytes")
         return parts
 
