@@ -166,6 +166,7 @@ def test_files_of_a_recipe_are_there_before_anything_is_built_and_outlive_the_ba
     assert (host.folder / "store/scratch/artifacts/tool").read_bytes() == content
     (host.state / "tool").unlink()
     (host.folder / "artifacts" / "old").touch()
+    os.utime(host.folder / "artifacts" / "old", (0, 0))
     assert not host.build().built
     assert host.build(rebuild_base=True).built
     assert [path.name for path in (host.folder / "artifacts").iterdir()] == [sha256]

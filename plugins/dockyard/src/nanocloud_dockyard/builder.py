@@ -166,7 +166,7 @@ class Builder:
 
     def _make_base(self, lock: int, apt: host_apt.HostApt) -> base.BaseRecord:
         run = self._runner("base", lock)
-        artifacts.collect(self._folder / "artifacts", self._known_artifacts())
+        artifacts.collect(self._folder / "artifacts")
         shutil.rmtree(self._folder / "cache", ignore_errors=True)  # else it would keep every version there ever was
         with self._explained("base", base.REFERENCE):
             return base.make(
@@ -176,10 +176,6 @@ class Builder:
                 run,
                 partial(self._progress, base.REFERENCE),
             )
-
-    def _known_artifacts(self) -> set[str]:
-        known = [recipes.load(service, self._catalog) for service in recipes.services(self._catalog)]
-        return {artifact.sha256 for recipe in known for artifact in recipe.artifacts}
 
     def _mounts(self, apt: host_apt.HostApt) -> list[tuple[Path, str, str]]:
         """The host's way to packages, read-only, and what apt downloads: kept for the next build, in no layer."""
