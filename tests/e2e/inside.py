@@ -105,14 +105,24 @@ def _entering(
     ]
 
 
+def environment_of(node: TestNode, service: str) -> dict[str, str]:
+    """What ``TestNode.env_of`` says, without a command of its own."""
+    pairs = Path(f"/proc/{node.process_of(service)}/environ").read_text().split("\0")
+    return dict(pair.split("=", 1) for pair in pairs if pair)
+
+
+def trusting(node: TestNode, service: str, authority: str = AUTHORITY) -> ssl.SSLContext:
+    """What a client verifies a service with: the certificate at this path in its container."""
+    return ssl.create_default_context(cadata=Path(f"/proc/{node.process_of(service)}/root{authority}").read_text())
+
+
 def tls_version(node: TestNode, service: str, port: int) -> str:
     """The version that a handshake with the service arrives at, its name verified against the node's authority."""
-    context = ssl.create_default_context(cadata=node.cli("exec", service, "--", "cat", AUTHORITY).stdout)
     address = node.pod(service)["status"]["podIP"]
     with (
         node.entered(),
         socket.create_connection((address, port), timeout=30) as plain,
-        context.wrap_socket(plain, server_hostname=f"{service}.default.svc") as session,
+        trusting(node, service).wrap_socket(plain, server_hostname=f"{service}.default.svc") as session,
     ):
         return session.version() or ""
 

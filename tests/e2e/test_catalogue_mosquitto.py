@@ -8,13 +8,13 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import takewhile
 from typing import Any
 
 import pytest
 from catalogue import MINUTES, catalogue_fixture, needs_images
-from inside import AUTHORITY, SECRET, foreign_authority, inside, running, tls_version
+from inside import AUTHORITY, SECRET, environment_of, foreign_authority, inside, running, tls_version
 from nodes import TestNode, is_ready
 from tinyimages import Layout
 
@@ -42,7 +42,7 @@ def clients(node: TestNode) -> None:
 
 
 def words(node: TestNode, program: str, user: str, password: str, security: tuple[str, ...]) -> tuple[str, ...]:
-    return (program, "-h", HOST, *security, "-u", user, "-P", password or node.env_of(user)["PASSWORD"])
+    return (program, "-h", HOST, *security, "-u", user, "-P", password or environment_of(node, user)["PASSWORD"])
 
 
 def send(
@@ -113,7 +113,20 @@ def test_tls_is_encrypted_and_the_broker_is_known(node: TestNode) -> None:
     # In the clear, the TLS port answers to nobody.
     with node.entered(), socket.create_connection((address, 8883), timeout=30) as clear:
         clear.sendall(b"\x10\x0c\x00\x04MQTT\x04\x02\x00<\x00\x00")
-        assert clear.recv(1) != b"\x20"  # CONNACK
+        with suppress(ConnectionResetError):
+            assert clear.recv(1) != b"\x20"  # CONNACK
+
+
+def test_the_port_in_the_clear_is_closed_where_the_user_says_so(node: TestNode) -> None:
+    node.cli(
+        "install", "closed", "--image", f"oci:{node.layout.folder}:mosquitto", "-o", "transport=tls", seconds=MINUTES
+    )
+    address = node.pod("closed")["status"]["podIP"]
+    with node.entered(), pytest.raises(ConnectionRefusedError):
+        socket.create_connection((address, 1883), timeout=30)
+    inside(node, "closed", "create_user", "lamp", SECRET, secret=b"x")
+    inside(node, "closed", "verify_user", "lamp", SECRET, secret=b"x")
+    assert tls_version(node, "closed", 8883) == "TLSv1.3"
 
 
 def test_who_has_no_account_is_refused(node: TestNode) -> None:
@@ -238,6 +251,13 @@ def test_accounts_and_messages_outlive_the_container_and_a_power_cut(node: TestN
     node.until("pods", "mosquitto-0", lambda pod: is_ready(pod) and restarts(pod) == 1)
     with listening(node, "lamp", "lamp/#") as subscriber:
         assert next_line(subscriber, "lamp/state") == "lamp/state on"
+
+
+def test_uninstalling_a_dependant_takes_its_account_only(node: TestNode) -> None:
+    password = environment_of(node, "lamp")["PASSWORD"]
+    node.cli("uninstall", "lamp", seconds=MINUTES)
+    assert "Not authorized" in send(node, "lamp", "lamp/on", "1", password=password, code=None)
+    assert send(node, "meter", "meter/a", "1") == ""
 
 
 def restarts(pod: dict[str, Any] | None) -> int:

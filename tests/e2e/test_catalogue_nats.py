@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from catalogue import MINUTES, catalogue_fixture, needs_images
-from inside import AUTHORITY, SECRET, foreign_authority, inside
+from inside import AUTHORITY, SECRET, environment_of, foreign_authority, inside, trusting
 from nodes import TestNode, is_ready
 from tinyimages import Layout
 
@@ -132,12 +132,12 @@ def client(
     tls: bool = True,
     service: str = "nats",
 ) -> Iterator[Client]:
-    password = password or node.env_of(user)["PASSWORD"]
-    context = ssl.create_default_context(cadata=node.cli("exec", service, "--", "cat", authority).stdout)
+    password = password or environment_of(node, user)["PASSWORD"]
+    context = trusting(node, service, authority) if tls else None
     address = node.pod(service)["status"]["podIP"]
     with node.entered():
         plain = socket.create_connection((address, 4222), timeout=30)
-    with plain, closing(Client(plain, context if tls else None)) as made:
+    with plain, closing(Client(plain, context)) as made:
         made.login(user, password)
         yield made
 
@@ -270,6 +270,15 @@ def test_accounts_and_streams_outlive_the_container_and_a_power_cut(node: TestNo
 
 def restarts(pod: dict[str, Any] | None) -> int:
     return int(pod["status"]["containerStatuses"][0]["restartCount"]) if pod else -1
+
+
+def test_uninstalling_a_dependant_takes_its_account_only(node: TestNode) -> None:
+    password = environment_of(node, "blog")["PASSWORD"]
+    node.cli("uninstall", "blog", seconds=MINUTES)
+    with pytest.raises(RefusedError, match="Authorization Violation"), client(node, "blog", password):
+        pass
+    with client(node, "shop") as shop:
+        shop.ping()
 
 
 def test_connections_in_the_clear_are_taken_where_the_user_says_so(node: TestNode) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import signal
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 from catalogue import MINUTES, catalogue_fixture, needs_images
-from inside import AUTHORITY, SECRET, eventually, foreign_authority, inside, running
-from nodes import TestNode, is_ready
+from inside import AUTHORITY, SECRET, environment_of, eventually, foreign_authority, inside, running
+from nodes import TestNode, is_ready, phase
 from tinyimages import Layout
 
 pytestmark = needs_images
@@ -43,7 +44,8 @@ def clients(node: TestNode) -> None:
 
 
 def admin(node: TestNode, statement: str, database: str = "postgres") -> str:
-    return node.cli("exec", "postgresql", "--", "psql", "-XAtd", database, "-c", statement).stdout.strip()
+    words = (PSQL, "-XAt", "-U", "postgres", "-d", database, "-c", statement)
+    return inside(node, "postgresql", *words, user=973, environment={"PGHOST": "/tmp/postgresql"}).stdout.strip()
 
 
 def client(
@@ -64,10 +66,14 @@ def client(
         "postgresql",
         *(PSQL, "-XAt", target, "-c", statement),
         network_of=bundle,
-        environment={"PGPASSWORD": password or node.env_of(bundle)["PASSWORD"]},
+        environment={"PGPASSWORD": password or environment_of(node, bundle)["PASSWORD"]},
         code=code,
     )
     return (done.stdout or done.stderr).strip()
+
+
+def test_an_administrator_needs_no_more_than_exec(node: TestNode) -> None:
+    assert node.cli("exec", "postgresql", "--", "psql", "-At", "-c", "SELECT current_user").stdout == "postgres\n"
 
 
 def test_a_dependant_owns_a_database_and_is_nothing_else(node: TestNode) -> None:
@@ -128,9 +134,9 @@ def test_what_binding_commands_are_run_as_cannot_become_the_administrator(node: 
         "SELECT pg_read_file('/etc/passwd')",
         "COPY (SELECT 1) TO PROGRAM 'id'",
         "SELECT rolpassword FROM pg_authid",
-        "SELECT nanocloud.make_account('postgres', 'x', true)",
-        "SELECT nanocloud.make_account('nanocloud_plain', 'x', true)",
-        "SELECT nanocloud.make_account('pg_monitor', 'x', true)",
+        "SELECT nanocloud.make_account('postgres', 'x', true, 'x')",
+        "SELECT nanocloud.make_account('nanocloud_plain', 'x', true, 'x')",
+        "SELECT nanocloud.make_account('pg_monitor', 'x', true, 'x')",
         "SELECT nanocloud.revoke_account('postgres')",
         "SELECT nanocloud.end_sessions('postgres', false)",
         "SELECT nanocloud.give_database('template1', 'shop', 'C.UTF-8')",
@@ -206,13 +212,25 @@ def test_revoking_ends_the_access_and_making_it_again_gives_the_data_back(node: 
         node, "blog", "SELECT 1", database="notes", user="notes", password="one", code=2
     )
     assert admin(node, "SELECT five FROM t", "notes") == "5"
-    # Another account does not get what is kept.
-    done = inside(node, "postgresql", "create_user", "notes", "thief", SECRET, secret=b"x", code=3)
-    assert 'database "notes" belongs to the user "notes"' in done.stderr
     command("create_user", SECRET, "tls", secret=b"two")
     assert client(node, "blog", "UPDATE t SET five = 6 RETURNING five", database="notes", user="notes", password="two")
+    # Another account does not take it over.
+    done = inside(node, "postgresql", "create_user", "notes", "thief", SECRET, secret=b"x", code=3)
+    assert 'database "notes" belongs to the user "notes"' in done.stderr
     # The other dependants never noticed.
     assert client(node, "blog", "SELECT 1") == "1"
+
+
+def test_a_dependant_can_have_its_account_by_another_name(node: TestNode) -> None:
+    """Then the old name is revoked before the new one is made; what is in the database belongs to the new one."""
+    for former, name in (("", "anna"), ("anna", "berta"), ("berta", "anna")):
+        if former:
+            inside(node, "postgresql", "revoke_user", "diary", former, "/dev/null")
+        inside(node, "postgresql", "create_user", "diary", name, SECRET, secret=b"x")
+        inside(node, "postgresql", "verify_user", "diary", name, SECRET, secret=b"x")
+        statement = "ALTER TABLE t ADD COLUMN IF NOT EXISTS more text" if former else "CREATE TABLE t (one text)"
+        client(node, "blog", statement, database="diary", user=name, password="x")
+    assert admin(node, "SELECT tableowner FROM pg_tables WHERE tablename = 't'", "diary") == "anna"
 
 
 def test_a_change_to_tls_ends_sessions_in_the_clear(node: TestNode) -> None:
@@ -264,10 +282,34 @@ def test_an_account_that_the_administrator_made_is_left_alone(node: TestNode) ->
         assert 'user "chief" exists, and create_user did not make it' in done.stderr
 
 
+def test_uninstalling_a_dependant_takes_its_account_and_keeps_its_data(node: TestNode) -> None:
+    client(node, "blog", "CREATE TABLE posts AS SELECT 'first' AS title")
+    image = f"oci:{node.folder / 'clients'}:client"
+    node.cli("uninstall", "blog", seconds=MINUTES)
+    roles = "SELECT string_agg(rolname, ' ' ORDER BY rolname) FROM pg_roles WHERE rolname IN ('blog', 'shop')"
+    assert admin(node, f"{roles} AND rolcanlogin") == "shop"
+    assert client(node, "shop", "SELECT 1") == "1"
+    node.cli("install", "blog", "--image", image, seconds=MINUTES)
+    assert client(node, "blog", "SELECT title FROM posts") == "first"
+
+
+def test_a_first_start_that_is_cut_short_leaves_no_half_a_server(node: TestNode) -> None:
+    node.create("second", {"service": "postgresql"})
+    found = node.until("pods", "second-0", lambda pod: bool(pod) and phase(pod) == "Running")
+    assert not is_ready(found)
+    volume = Path(f"/proc/{node.process_of('second')}/root/var/lib/postgresql")
+    eventually(lambda: (volume / "15.new" / "global").exists())
+    assert not (volume / "15").exists()
+    os.kill(node.process_of("second"), signal.SIGKILL)
+    node.until("pods", "second-0", lambda pod: is_ready(pod) and restarts(pod) == 1)
+    inside(node, "second", "create_user", "a", "a", SECRET, "tls", secret=b"x")
+    inside(node, "second", "verify_user", "a", "a", SECRET, "tls", secret=b"x")
+
+
 def test_data_outlives_the_container_and_a_power_cut(node: TestNode) -> None:
     client(node, "shop", "CREATE TABLE kept AS SELECT 1 AS one")
     words = (PSQL, "-X", "host=postgresql.default.svc dbname=shop user=shop", "-c", "SELECT pg_sleep(1000)")
-    password = {"PGPASSWORD": node.env_of("shop")["PASSWORD"]}
+    password = {"PGPASSWORD": environment_of(node, "shop")["PASSWORD"]}
     with running(node, "postgresql", *words, network_of="shop", environment=password) as session:
         eventually(lambda: "pg_sleep" in admin(node, "SELECT query FROM pg_stat_activity WHERE usename = 'shop'"))
         # A client that stays does not hold it up: 30 seconds after the signal it would be killed.

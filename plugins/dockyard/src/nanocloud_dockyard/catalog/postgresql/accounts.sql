@@ -28,11 +28,13 @@ REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC;
 
 GRANT CONNECT ON DATABASE postgres TO nobody;
 
-CREATE SCHEMA IF NOT EXISTS nanocloud;
+DROP SCHEMA IF EXISTS nanocloud CASCADE;
+
+CREATE SCHEMA nanocloud;
 
 GRANT USAGE ON SCHEMA nanocloud TO nobody;
 
-CREATE OR REPLACE FUNCTION nanocloud.check_account(account text) RETURNS boolean
+CREATE FUNCTION nanocloud.check_account(account text) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 -- Whether there is this account; an error if somebody else made it.
 BEGIN
@@ -47,7 +49,7 @@ BEGIN
     RETURN true;
 END $$;
 
-CREATE OR REPLACE FUNCTION nanocloud.end_sessions(account text, only_clear boolean) RETURNS void
+CREATE FUNCTION nanocloud.end_sessions(account text, only_clear boolean) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF nanocloud.check_account(account) THEN
@@ -56,14 +58,25 @@ BEGIN
     END IF;
 END $$;
 
-CREATE OR REPLACE FUNCTION nanocloud.make_account(account text, password text, clear boolean) RETURNS void
+CREATE FUNCTION nanocloud.make_account(account text, password text, clear boolean, name text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+-- A new account that asks for the database of a revoked one is that account under another name: so all that is in the
+-- database goes with it, also what this server cannot see from here.
+DECLARE former text;
 BEGIN
     IF NOT clear AND NOT current_setting('ssl')::boolean THEN
         RAISE EXCEPTION 'this server has no certificate, so it cannot require TLS';
     END IF;
     IF NOT nanocloud.check_account(account) THEN
-        EXECUTE format('CREATE ROLE %I IN ROLE nanocloud_dependant', account);
+        SELECT rolname INTO former FROM pg_roles r JOIN pg_database d ON datdba = r.oid
+            JOIN pg_auth_members m ON member = r.oid AND roleid = 'nanocloud_dependant'::regrole
+            WHERE datname = name AND NOT rolcanlogin
+            AND NOT EXISTS (SELECT FROM pg_database WHERE datdba = r.oid AND datname <> name);
+        IF FOUND THEN
+            EXECUTE format('ALTER ROLE %I RENAME TO %I', former, account);
+        ELSE
+            EXECUTE format('CREATE ROLE %I IN ROLE nanocloud_dependant', account);
+        END IF;
     END IF;
     EXECUTE format('ALTER ROLE %I NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS LOGIN PASSWORD %L',
         account, password);
@@ -74,7 +87,7 @@ BEGIN
     END IF;
 END $$;
 
-CREATE OR REPLACE FUNCTION nanocloud.give_database(name text, account text, locale text) RETURNS void
+CREATE FUNCTION nanocloud.give_database(name text, account text, locale text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 -- Give a database that nobody made, or that the account has already.
 DECLARE found pg_database;
@@ -92,7 +105,7 @@ BEGIN
     EXECUTE format('ALTER DATABASE %I ALLOW_CONNECTIONS true', name);
 END $$;
 
-CREATE OR REPLACE FUNCTION nanocloud.revoke_account(account text) RETURNS void
+CREATE FUNCTION nanocloud.revoke_account(account text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 -- The role stays, as the owner of its data that no one can be: so make_account gives all of it back.
 BEGIN
