@@ -136,7 +136,7 @@ def test_list_shows_the_catalogue(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["dockyard", "list"]) == 0
     head, *rows = capsys.readouterr().out.splitlines()
     assert head.split() == ["SERVICE", "BUILT", "DESCRIPTION"]
-    assert [row.split()[:2] for row in rows] == [[name, "no"] for name in ("mariadb", "nginx", "redis", "wordpress")]
+    assert [row.split()[:2] for row in rows] == [[name, "no"] for name in recipes.services()]
     assert main(["dockyard", "list", "-o", "json"]) == 0
     assert [entry["service"] for entry in json.loads(capsys.readouterr().out)] == [row.split()[0] for row in rows]
 
