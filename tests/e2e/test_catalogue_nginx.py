@@ -48,7 +48,7 @@ def echo(node: TestNode) -> str:
         labels={"io.nanocloud.options": {"port_1": ["8080"]}},
     )
     node.cli("install", "echo", "--image", image)
-    install_front(node, "upstream=other", "upstream_address=echo.default.svc:8080", "port_1=8090->8080")
+    install_front(node, "upstream=other", "other_upstream=echo.default.svc:8080", "port_1=8090->8080")
     return image
 
 
@@ -122,7 +122,7 @@ def test_an_upstream_that_comes_back_with_another_address_is_found(node: TestNod
 def test_an_upstream_that_is_not_told_whole_is_refused(node: TestNode) -> None:
     image = f"oci:{node.layout.folder}:nginx"
     for option, why in (
-        ("upstream=other", "upstream: requires upstream_address, which has no value"),
+        ("upstream=other", "upstream: requires other_upstream, which has no value"),
         ("upstream=nothing", "choices: wordpress, mediawiki, other"),
     ):
         assert why in node.cli("install", "nobody", "--image", image, "-o", option, "--dry-run", code=1).stderr
@@ -177,7 +177,7 @@ def test_one_command_puts_nginx_before_a_site_that_it_reaches_over_tls_alone(nod
     assert status_of(node, "http://127.0.0.1/") == "502"
     assert "upstream SSL certificate verify error" in node.cli("logs", "nginx").stdout
     address = node.pod("wordpress")["status"]["podIP"]
-    elsewhere = ("upstream=other", f"upstream_address={address}:8443", "upstream_transport=tls")
+    elsewhere = ("upstream=other", f"other_upstream={address}:8443", "upstream_transport=tls")
     install_front(node, *elsewhere, "port_1=8090->8080")
     assert status_of(node, "http://127.0.0.1:8090/") in ("502", "504")
     assert "upstream SSL certificate does not match" in node.cli("logs", "front").stdout

@@ -18,7 +18,7 @@ mkdir -p /tmp/nginx
 # One of them at most has a value, by what was selected.
 address=${NGINX_UPSTREAM_OTHER:-}${NGINX_UPSTREAM_PLAIN:-}${NGINX_UPSTREAM_TLS:-}
 if [ -n "$address" ]; then
-    check upstream_address "$address" '[A-Za-z0-9._-]+:[0-9]{1,5}' 'HOST:PORT, with a host name or an IPv4 address'
+    check other_upstream "$address" '[A-Za-z0-9._-]+:[0-9]{1,5}' 'HOST:PORT, with a host name or an IPv4 address'
     check max_body_size "$NGINX_MAX_BODY_SIZE" '[0-9]{1,12}[kmgKMG]?' 'a number of bytes, or one that ends in k, m or g'
     [ "$NGINX_UPSTREAM_TRANSPORT" = tls ] && scheme=https || scheme=http
     # The node's name server, asked again after a second: then an upstream that moved is found.
