@@ -14,7 +14,7 @@ from catalogue import MINUTES, catalogue_fixture, needs_images
 from nodes import TestNode
 
 pytestmark = needs_images
-node = catalogue_fixture("mariadb", "wordpress", "mediawiki", "nginx")
+node = catalogue_fixture("mariadb", "wordpress", "mediawiki", "git", "nginx")
 
 ECHO = """#!/bin/sh
 # Answers with the request's headers; gives what comes over a web socket back as it is.
@@ -123,7 +123,7 @@ def test_an_upstream_that_is_not_told_whole_is_refused(node: TestNode) -> None:
     image = f"oci:{node.layout.folder}:nginx"
     for option, why in (
         ("upstream=other", "upstream: requires other_upstream, which has no value"),
-        ("upstream=nothing", "choices: wordpress, mediawiki, other"),
+        ("upstream=nothing", "'nothing' is not a choice"),
     ):
         assert why in node.cli("install", "nobody", "--image", image, "-o", option, "--dry-run", code=1).stderr
 
@@ -203,6 +203,41 @@ def test_a_wiki_answers_with_the_address_that_its_visitor_used(node: TestNode, t
         moved = fetch(node, f"{address}/", "-k", "-o", "/dev/null", "-w", "%{redirect_url}")
         assert moved == f"{address}/wiki/Main_Page"
         assert "A MediaWiki on Nanocloud" in fetch(node, moved, "-k")
+
+
+def test_a_push_larger_than_any_page_goes_to_a_server_that_speaks_tls_only(node: TestNode, tmp_path: Path) -> None:
+    image = f"oci:{node.layout.folder}:nginx"
+    words = ("-o", "upstream=git", "-o", "upstream_transport=plain")
+    plain = node.cli("install", "front", "--image", image, *words, "--dry-run", code=1).stderr
+    assert "upstream: requires upstream_transport=tls" in plain
+    node.cli("install", "git", "-o", "database=mariadb", "--timeout", "5m", seconds=MINUTES)
+    options = ("upstream=git", "upstream_transport=tls", "max_body_size=0", "port_1=8090->8080", "port_2=8490->8443")
+    install_front(node, *options)
+    node.cli("exec", "git", "--", "repositories", "create", "demo")
+    authority, ask = tmp_path / "ca.crt", tmp_path / "ask"
+    authority.write_text(node.cli("exec", "front", "--", "cat", "/run/nanocloud/tls/ca.crt").stdout)
+    ask.write_text('#!/bin/sh\nprintf %s "$PASSWORD"\n')
+    ask.chmod(0o755)
+    environment = {
+        "GIT_SSL_CAINFO": str(authority),
+        "GIT_ASKPASS": str(ask),
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "PASSWORD": node.env_of("git")["GIT_ADMIN_PASSWORD"],
+    }
+    here, there = tmp_path / "here", tmp_path / "there"
+    url = "https://administrator@127.0.0.1:8490/demo.git"
+    here.mkdir()
+    (here / "file").write_bytes(os.urandom(70 * 1024 * 1024))
+    person = ("-c", "user.name=t", "-c", "user.email=t@example.com")
+    for words in (
+        ("-C", here, "init", "-q", "-b", "main"),
+        ("-C", here, "add", "file"),
+        ("-C", here, *person, "commit", "-q", "-m", "change"),
+        ("-C", here, "push", "-q", url, "main"),
+        ("clone", "-q", "-b", "main", url, there),
+    ):
+        node.run("git", *words, environment=environment, seconds=MINUTES)
+    assert (there / "file").read_bytes() == (here / "file").read_bytes()
 
 
 def test_without_an_upstream_nginx_serves_its_volume(node: TestNode) -> None:
