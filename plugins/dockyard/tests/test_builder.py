@@ -34,6 +34,7 @@ case $command in
     build)
         echo 'STEP 1/2: FROM nanocloud/debian:12'
         echo 'STEP 2/2: RUN  make   it'
+        if [ -e "$here/stages" ]; then echo '[2/2] STEP 1/9: COPY --from=build it .'; fi
         if [ -e "$here/hang" ]; then echo x > "$here/hang"; exec sleep 1000; fi
         if [ -e "$here/fail" ]; then cat "$here/fail"; exit 7; fi
         for argument; do
@@ -118,6 +119,12 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     made = Host(tmp_path)
     monkeypatch.setenv("PATH", f"{made.bin}:{os.environ['PATH']}")
     return made
+
+
+def test_a_build_of_two_stages_tells_its_steps(host: Host) -> None:
+    (host.bin / "stages").touch()
+    host.build()
+    assert "redis: [2/2] step 1/9: COPY --from=build it ." in host.told
 
 
 def test_a_first_build_makes_the_base_and_a_second_does_nothing(host: Host) -> None:

@@ -50,7 +50,7 @@ _TOOLS = {
     "setpriv": "util-linux",
     "unshare": "util-linux",
 }
-_STEP = re.compile(r"STEP (\d+/\d+): ((?:RUN|COPY|ADD) .+)")  # the others take no time
+_STEP = re.compile(r"(\[\d+/\d+\] )?STEP (\d+/\d+): ((?:RUN|COPY|ADD) .+)")  # the others take no time
 
 
 class Progress(Protocol):
@@ -188,7 +188,7 @@ class Builder:
 
     def _show_step(self, service: str, line: str) -> None:
         if match := _STEP.match(line):
-            text = f"step {match[1]}: {' '.join(match[2].split())}"
+            text = f"{match[1] or ''}step {match[2]}: {' '.join(match[3].split())}"
             self._progress(service, text if len(text) <= 100 else text[:97] + "...")
 
     def _log(self, name: str) -> Path:
