@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import os
 import shutil
@@ -22,6 +23,7 @@ import trustme
 from nanocloud.errors import ImageError, NotFoundError
 from nanocloud_dockyard.provider import Dockyard
 from nanocloud_dockyard.push import Push
+from nanocloud_dockyard.pushing import Shown
 from nanocloud_dockyard.reference import parse_reference
 from nanocloud_dockyard.retry import Backoff
 from nanocloud_dockyard.settings import DockyardConfig, RegistrySettings
@@ -345,6 +347,40 @@ def test_a_place_that_is_none_is_refused(words, tmp_path):
     done = command(tmp_path, *words)
     assert done.returncode == 2
     assert "is not REGISTRY/REPO[:TAG]" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("image", "says"),
+    [
+        ("redis", "service 'redis' has no image on this node\n  build it: nanocloud dockyard build redis"),
+        ("rediss", "the catalogue has no service 'rediss'; did you mean redis"),
+        ("oci:/nowhere", "oci:/nowhere has no oci-layout"),
+        ("oci-archive:/nowhere.tar", "oci-archive:/nowhere.tar does not exist"),
+        ("nginx:1", "name the registry too: docker.io/nginx:1"),
+    ],
+)
+def test_an_image_that_is_not_there_is_named(image, says, tmp_path):
+    done = command(tmp_path, image, "reg.example/a:1")
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert len(done.stderr.splitlines()) <= 2
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_terminal_sees_how_far_it_is_and_is_left_clean():
+    shown = Shown(terminal := Terminal())
+    a, b = "sha256:" + "a" * 64, "sha256:" + "b" * 64
+    shown(blob=a, done_bytes=1_000_000, total_bytes=4_000_000, skipped=False)
+    assert terminal.getvalue() == "\r\x1b[K1.0 MB of 4.0 MB"
+    shown(blob=b, done_bytes=7, total_bytes=7, skipped=True)
+    shown(blob=a, done_bytes=4_000_000, total_bytes=4_000_000, skipped=False)
+    shown.close()
+    lines = terminal.getvalue().rpartition("\r\x1b[K")[2].splitlines()
+    assert lines == [f"{'b' * 12}: is there already, 0.0 MB", f"{'a' * 12}: pushed, 4.0 MB"]
 
 
 async def test_the_command_says_what_it_did_and_no_password(registry, tmp_path, layout):
