@@ -206,7 +206,7 @@ class TestNode:
 
     def get(self, kind: str, name: str, namespace: str = "default") -> dict[str, Any] | None:
         """An object, None where there is none; ``kind`` is the plural."""
-        path = bundles_path(namespace, name) if kind == "bundles" else core_path(namespace, kind, name)
+        path = _path(kind, namespace, name)
         try:
             found: dict[str, Any] = self.request("GET", path)
         except ApiError as exc:
@@ -249,7 +249,7 @@ class TestNode:
         namespace: str = "default",
     ) -> dict[str, Any] | None:
         """Watch one object until ``holds``; None stands for an object that is not there."""
-        path = bundles_path(namespace) if kind == "bundles" else core_path(namespace, kind)
+        path = _path(kind, namespace)
         page = self.request("GET", path)
         found = next((item for item in page["items"] if item["metadata"]["name"] == name), None)
         if holds(found):
@@ -315,6 +315,12 @@ def making_node(
         yield node
     finally:
         node.remove()
+
+
+def _path(kind: str, namespace: str, *name: str) -> str:
+    if kind in ("bundles", "bindings"):
+        return bundles_path(namespace, *name).replace("/bundles", f"/{kind}", 1)
+    return core_path(namespace, kind, *name)
 
 
 def _set_network(descriptor: int) -> None:

@@ -29,6 +29,10 @@ class Layout:
         self._manifests: list[dict[str, Any]] = []
         self._write_index()
 
+    def reload(self) -> None:
+        """Know what somebody else has put there."""
+        self._manifests = json.loads((self.folder / "index.json").read_text())["manifests"]
+
     def reference(self, name: str) -> str:
         return f"oci:{self.folder}:{name}"
 

@@ -1,12 +1,13 @@
-"""What core itself offers, registered like any plugin's: the SQLite storage, the macros, the binding provider."""
+"""What core itself offers, registered like any plugin's: SQLite storage, macros, the binding provider, admission."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from nanocloud import hookimpl
-from nanocloud.bindings import ExecBinding
+from nanocloud.bindings import BindingConfig, ExecBinding
 from nanocloud.macros import BuiltinMacros
+from nanocloud.planning.volumes import FixedVolumes
 from nanocloud.storage import SqliteStorage
 
 if TYPE_CHECKING:
@@ -26,5 +27,10 @@ def nanocloud_macro_providers() -> list[BuiltinMacros]:
 
 
 @hookimpl
-def nanocloud_binding_providers() -> list[ExecBinding]:
-    return [ExecBinding()]
+def nanocloud_binding_providers(config: NodeConfig) -> list[ExecBinding]:
+    return [ExecBinding(config=config.section("binding-exec", BindingConfig))]
+
+
+@hookimpl
+def nanocloud_admission() -> list[FixedVolumes]:
+    return [FixedVolumes()]

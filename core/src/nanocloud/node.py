@@ -17,6 +17,7 @@ import trio
 
 from nanocloud import __version__, builtin
 from nanocloud.apiserver.app import build_app
+from nanocloud.apiserver.catalogue import Catalogue
 from nanocloud.apiserver.context import ApiContext
 from nanocloud.apiserver.credentials import NodeAuthenticator, NodeAuthorizer
 from nanocloud.apiserver.exchange import Exchange
@@ -29,6 +30,7 @@ from nanocloud.controllers.image_collection import ImageCollector
 from nanocloud.controllers.parts import ControllerParts
 from nanocloud.controllers.planner import Planner
 from nanocloud.controllers.profiles import ProfileStore
+from nanocloud.controllers.transfer import ProfileTransfer
 from nanocloud.controllers.uninstall import Uninstaller
 from nanocloud.errors import PluginError
 from nanocloud.files import private_folder
@@ -120,7 +122,7 @@ async def open_node(config: NodeConfig, host: PluginHost) -> AsyncIterator[Node]
             events=events,
             profiles=profiles,
             planner=Planner(store=store, profiles=profiles, images=images, expand=expand),
-            uninstaller=Uninstaller(store=store, profiles=profiles),
+            uninstaller=Uninstaller(store=store, profiles=profiles, events=events, binding_provider=binding.name),
             authority=authority,
             envelope=envelope,
             binding_provider=binding.name,
@@ -218,9 +220,16 @@ async def _serve(node: Node, *, task_status: trio.TaskStatus[Sequence[tuple[str,
         authenticator=NodeAuthenticator(bearers),
         authorizer=NodeAuthorizer(),
         pods=PodAccess(node.kubelet) if node.kubelet is not None else None,
+        transfer=ProfileTransfer(
+            store=node.context.store,
+            profiles=node.profiles,
+            events=node.controllers.events,
+            envelope=node.controllers.envelope,
+        ),
         routes=(
             *exchange.routes(),
             *plans.routes(),
+            *Catalogue(images=node.context.images).routes(),
             metrics.route(keyspace, plugin_metrics),
             *(offer.value for offer in node.host.call("nanocloud_routes", context=node.context)),
         ),

@@ -20,6 +20,7 @@ from nanocloud.images import ImageSources
 from nanocloud.macros import BuiltinMacros
 from nanocloud.models.bundle import BUNDLE
 from nanocloud.planning.expander import expander
+from nanocloud.testkit.planning import MARIADB_EXPORTS
 from nanocloud.testkit.simulation import Server, Simulation
 
 PATH = "/apis/nanocloud.io/v1/namespaces/default/bundles/wordpress/plan"
@@ -116,6 +117,10 @@ async def test_a_bundle_that_cannot_be_can_be_planned_with_what_mends_it(
         ({"spec": {}}, 422, "spec.service"),
         ({"spec": {"service": "wordpres"}}, 404, "did you mean wordpress?"),
         ([], 400, "the body must be a Bundle"),
+        ({"kind": "List", "items": []}, 400, "items must be an array of 1 to 256 Bundles"),
+        ({"kind": "List", "items": [bundle(), []]}, 400, "the body must be a Bundle"),
+        ({"kind": "List", "items": [bundle(), {}]}, 400, "every item but the first needs metadata.name"),
+        ({"kind": "List", "items": [bundle(), {"metadata": {"name": "a"}, "spec": {}}]}, 422, "spec.service"),
         ({"metadata": []}, 400, "the body must be a Bundle"),
     ],
 )
@@ -136,3 +141,102 @@ async def test_a_node_without_a_runtime_says_what_is_missing(
         answer = await client.post(PATH, json=bundle())
     assert answer.status_code >= 500
     assert "no runtime provider is installed" in answer.text
+
+
+async def test_a_merge_patch_is_planned_over_what_is_there(
+    machine: Simulation, server: Server, mock_clock: MockClock
+) -> None:
+    await server.install("wordpress")
+    await server.ready("wordpress")
+    await server.change("wordpress", security={"extraCapabilities": ["CAP_NET_ADMIN"]})
+    await server.ready("wordpress")
+    patch = {"spec": {"options": {"port_1": "81->80"}}}
+    async with client_of(machine, server) as client:
+        headers = {"Content-Type": "application/merge-patch+json"}
+        (merged,) = (await client.post(PATH, json=patch, headers=headers)).json()["status"]["bundles"]
+        (whole,) = (await client.post(PATH, json=bundle(port_1="81->80"))).json()["status"]["bundles"]
+    assert "security" not in {change["section"] for change in merged["changes"]}
+    assert "- security capabilities: NET_ADMIN" in whole["text"]
+
+
+async def test_stopping_is_a_change_though_the_plan_is_the_same(
+    machine: Simulation, server: Server, mock_clock: MockClock
+) -> None:
+    await server.install("wordpress")
+    await server.ready("wordpress")
+    body = bundle(port_1="81->80") | {"spec": {"service": "wordpress", "start": False}}
+    async with client_of(machine, server) as client:
+        (stopped,) = (await client.post(PATH, json=body)).json()["status"]["bundles"]
+    assert stopped["text"] == "~ state service: running -> stopped"
+
+
+async def test_a_volume_that_is_there_keeps_its_size(
+    machine: Simulation, server: Server, mock_clock: MockClock
+) -> None:
+    await server.install("wordpress")
+    await server.ready("wordpress")
+    async with client_of(machine, server) as client:
+        refused = await client.post(PATH, json=bundle(volume_size_1="2Gi"))
+        same = await client.post(PATH, json=bundle(volume_size_1="1024Mi"))
+        moved = await client.post(PATH, json=bundle(volume_1="/srv/www"))
+    assert refused.status_code == 422
+    (cause,) = refused.json()["details"]["causes"]
+    assert cause["field"] == "spec.options.volume_size_1"
+    assert "'2Gi' is asked for, but the volume is there with 1Gi: a volume keeps its size" in cause["message"]
+    assert "volume" not in {change["section"] for change in same.json()["status"]["bundles"][0]["changes"]}
+    assert "(the same volume with its data, mounted elsewhere)" in moved.json()["status"]["bundles"][0]["text"]
+
+
+async def test_a_change_of_size_that_slips_in_is_told_and_breaks_nothing(
+    machine: Simulation, server: Server, mock_clock: MockClock
+) -> None:
+    await server.install("wordpress")
+    await server.ready("wordpress")
+    before = await server.pod("wordpress")
+    await server.change("wordpress", options={"volume_size_1": "2Gi"})
+    status = await server.reason("wordpress", "OptionsInvalid")
+    assert "volume_size_1: '2Gi' is asked for" in status["message"]
+    after = await server.pod("wordpress")
+    assert before is not None
+    assert after is not None
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+    await server.change("wordpress", options={"volume_size_1": "1Gi"})
+    await server.ready("wordpress")
+
+
+async def test_an_unknown_field_is_told_where_the_caller_asks_for_it(
+    machine: Simulation, server: Server, mock_clock: MockClock
+) -> None:
+    body = bundle() | {"spec": {"service": "wordpress", "optoins": {}}}
+    async with client_of(machine, server) as client:
+        strict = await client.post(f"{PATH}?fieldValidation=Strict", json=body)
+        lenient = await client.post(PATH, json=body)
+    assert (strict.status_code, lenient.status_code) == (400, 200)
+    assert 'unknown field "spec.optoins"' in strict.json()["message"]
+    assert "spec.optoins" in lenient.headers["Warning"]
+
+
+async def test_bundles_that_come_together_are_planned_together(
+    machine: Simulation, server: Server, mock_clock: MockClock
+) -> None:
+    machine.add_image("mariadb", {"port": [], "volume_1": ["/data"]}, exports=MARIADB_EXPORTS)
+    mariadb = {"metadata": {"name": "mariadb"}, "spec": {"service": "mariadb", "options": {"port": "3307"}}}
+    settings = {"database=&mariadb": ["*database_port"], "env_PORT": ["*database_port", "$database_port"]}
+    machine.add_image("wordpress", settings)
+
+    async def planned(*items: object) -> httpx2.Response:
+        async with client_of(machine, server) as client:
+            return await client.post(PATH, json={"kind": "List", "items": list(items)})
+
+    alone = await planned(bundle())
+    assert alone.status_code == 422
+    assert "service mariadb, which comes first: options are invalid: port: is required" in alone.json()["message"]
+    (first, second) = (await planned(bundle(), mariadb)).json()["status"]["bundles"]
+    assert [first["name"], second["name"]] == ["mariadb", "wordpress"]
+    assert second["plan"]["options"]["env_PORT"]["value"] == "3307"
+    await server.install("mariadb", port="3306")
+    await server.install("wordpress")
+    await server.ready("mariadb", "wordpress")
+    # What the other will be counts, not what it is.
+    *_, changed = (await planned(bundle(), mariadb)).json()["status"]["bundles"]
+    assert "~ option env_PORT: 3306 (default) -> 3307 (default)" in changed["text"].splitlines()

@@ -5,8 +5,11 @@ import json
 import attrs
 import pytest
 
-from nanocloud.planning import WorkloadPlan, describe, diff
-from nanocloud.testkit.planning import WORDPRESS, plan_label, resolve_label, target
+from nanocloud.planning import DesiredBundle, WorkloadPlan, describe, diff
+from nanocloud.planning.diff import state_change
+from nanocloud.planning.profile import BindingRecord
+from nanocloud.providers.binding import BindingResult
+from nanocloud.testkit.planning import WORDPRESS, plan_label, profile_of, resolve_label, target
 
 
 @pytest.fixture
@@ -102,3 +105,83 @@ async def test_provenance_alone_is_no_change(workload: WorkloadPlan) -> None:
     option = workload.options["database_name"]
     kept = {**workload.options, "database_name": attrs.evolve(option, source="profile")}
     assert not diff(workload, attrs.evolve(workload, options=kept))
+
+
+async def test_data_that_does_not_come_along_is_told() -> None:
+    settings = {
+        "?db=&mariadb": ["&create_user app"],
+        "?db=&postgres": ["&create_user app"],
+        "volume_1": ["/data"],
+        "?volume_2": [],
+    }
+    both = [await target(), await target("postgres")]
+    first = plan_label(settings, await resolve_label(settings, {"db": "mariadb", "volume_2": "/b"}, targets=both), both)
+    second = plan_label(
+        settings, await resolve_label(settings, {"db": "postgres", "volume_1": "/c"}, targets=both), both
+    )
+    old, new = first.bindings[0].id, second.bindings[0].id
+    lines = diff(first, second).text().splitlines()
+    assert lines[0] == (
+        "~ service db: mariadb (to be installed) -> postgres (to be installed) (data in mariadb does not come along)"
+    )
+    assert f"- binding {old}: create_user app in mariadb (what it made in mariadb stays there)" in lines
+    assert f"+ binding {new}: create_user app in postgres" in lines
+    assert any(
+        line.startswith("~ volume volume-1-wordpress-0: 1Gi at /data -> 1Gi at /c (the same volume with its data")
+        for line in lines
+    )
+    assert any(
+        line.startswith("- volume volume-2-wordpress-0: 1Gi at /b (no longer mounted; it stays with its data until")
+        for line in lines
+    )
+    assert lines[-1] == "~ pod wordpress-0: as it is -> replaced (the service is away for a moment)"
+    assert diff(first, second).to_json()[0]["note"] == "data in mariadb does not come along"
+    # What goes as a whole needs no such notes.
+    assert "does not come along" not in diff(first, None).text()
+
+
+async def test_a_new_secret_replaces_the_pod_and_what_no_pod_sees_does_not() -> None:
+    settings = {"db=&mariadb": ["&create_user $name"], "name": ["a"], "password": ["!rand 8 hex"]}
+    targets = [await target()]
+
+    async def made(**given: str) -> WorkloadPlan:
+        return plan_label(settings, await resolve_label(settings, given, targets=targets), targets)
+
+    first = await made()
+    assert "pod" in {change.section for change in diff(first, await made(password="other")).changes}
+    assert "pod" not in {change.section for change in diff(first, await made(name="b")).changes}
+
+
+async def test_bindings_that_would_run_once_more_are_a_change() -> None:
+    settings = {"db=&mariadb": ["&create_user app"]}
+    targets = [await target()]
+    resolution = await resolve_label(settings, targets=targets)
+    step = plan_label(settings, resolution, targets).bindings[0]
+    record = BindingRecord(
+        command="create_user",
+        target="mariadb",
+        attempts=1,
+        result=BindingResult.COMPLETED,
+        fingerprint=step.fingerprint,
+    )
+    profile = profile_of(resolution).record(step.id, record)
+    done = plan_label(settings, resolution, targets, profile=profile)
+    forced = plan_label(
+        settings,
+        resolution,
+        targets,
+        profile=profile,
+        desired=DesiredBundle(namespace="default", name="wordpress", service="wordpress", force_bindings=True),
+    )
+    assert not diff(done, done)
+    assert diff(done, forced).text() == f"~ binding {step.id}: done -> create_user app in mariadb"
+    # One that is under way is no change.
+    assert not diff(forced, forced)
+
+
+def test_whether_the_service_runs() -> None:
+    assert state_change(True, True) == state_change(None, True) == ()
+    (stopped,) = state_change(True, False)
+    assert (stopped.before, stopped.after, stopped.kind.value) == ("running", "stopped", "changed")
+    (born,) = state_change(None, False)
+    assert (born.after, born.kind.value) == ("stopped", "added")

@@ -199,6 +199,15 @@ async def test_all_bad_options_are_reported_at_once() -> None:
     assert [cause.field for cause in error.causes] == ["spec.options.c", "spec.options.d"]
 
 
+async def test_what_is_missing_because_of_a_bad_option_is_not_reported_besides() -> None:
+    settings = {"a": [], "b": ["*a", "<$a>"], "c": ["*b", "1"], "d=1": ["*a"], "e": ["*f", "1"], "?f": []}
+    error = await refusal(settings)
+    assert [(cause.field, cause.reason) for cause in error.causes] == [
+        ("spec.options.a", "FieldValueRequired"),
+        ("spec.options.e", "FieldValueInvalid"),
+    ]
+
+
 async def test_no_message_holds_a_secret() -> None:
     settings = {"password": ["!rand 8 hex"], "a": ["*password", "!nope $password"], "pin=1": [], "secret_1=pin": []}
     assert "hunter2" not in str(await refusal(settings, {"password": "hunter2"}))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanocloud.errors import CorruptError, NotFoundError
-from nanocloud.secrets import Envelope, create_key, load_envelope
+from nanocloud.secrets import Envelope, create_key, load_envelope, new_key
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,3 +81,17 @@ def test_a_node_key_that_is_not_there_or_cut(tmp_path: Path) -> None:
     (tmp_path / "node.key").write_bytes(b"short")
     with pytest.raises(CorruptError, match="has 5 bytes instead of 32"):
         load_envelope(tmp_path / "node.key")
+
+
+def test_a_signature_depends_on_key_context_and_message_and_is_no_digest() -> None:
+    signature = ENVELOPE.sign(b"x", "c")
+    assert signature == ENVELOPE.sign(b"x", "c")
+    others = {ENVELOPE.sign(b"y", "c"), ENVELOPE.sign(b"x", "d"), Envelope(b"\1" * 32).sign(b"x", "c")}
+    assert len(others | {signature, ENVELOPE.digest(b"x", "c")}) == 5
+    assert len(signature) == 64
+
+
+def test_a_key_id_tells_keys_apart() -> None:
+    keys = [new_key(), new_key()]
+    assert len({Envelope(key).key_id for key in keys}) == 2
+    assert Envelope(keys[0]).key_id not in keys[0].hex()

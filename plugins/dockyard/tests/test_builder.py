@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import shutil
 import signal
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from nanocloud.errors import ForbiddenError, ProviderError
+from nanocloud.errors import ForbiddenError, ImageError, ProviderError
 from nanocloud_dockyard import base, recipes
 from nanocloud_dockyard.builder import Builder, BuildError, BuildResult
 
@@ -70,11 +71,18 @@ class Host:
         shutil.copytree(recipes.CATALOG / "redis", self.catalog / "redis")
         self._image()
 
-    def build(self, service: str = "redis", *, rebuild_base: bool = False, force: bool = False) -> BuildResult:
+    def build(
+        self,
+        service: str = "redis",
+        *,
+        rebuild_base: bool = False,
+        force: bool = False,
+        arguments: dict[str, str] | None = None,
+    ) -> BuildResult:
         builder = Builder(
             self.state, catalog=self.catalog, progress=lambda who, what: self.told.append(f"{who}: {what}")
         )
-        return builder.build(service, rebuild_base=rebuild_base, force=force)
+        return builder.build(service, rebuild_base=rebuild_base, force=force, arguments=arguments)
 
     def calls(self) -> list[str]:
         """What was asked since the last question: ``<driver> <arguments>``."""
@@ -138,6 +146,29 @@ def test_labels_and_the_hosts_apt_reach_the_build_and_its_sources_do_not_reach_a
         assert target in call
     assert "--pull=never" in call
     assert "deb.example" not in call
+
+
+def test_files_of_a_recipe_are_there_before_anything_is_built_and_outlive_the_base(host: Host) -> None:
+    content = b"a program"
+    sha256 = hashlib.sha256(content).hexdigest()
+    recipe = host.catalog / "redis" / "recipe.toml"
+    table = (
+        f'[[artifact]]\nfile = "tool"\nurl = "https://nowhere.invalid/tool"\nsha256 = "{sha256}"\nargument = "TOOL"\n'
+    )
+    recipe.write_text(recipe.read_text() + table)
+    with pytest.raises(ImageError, match=r"redis: https://nowhere.invalid/tool cannot be fetched"):
+        host.build()
+    assert host.verbs() == ["rm", "rmi"]
+    (host.state / "tool").write_bytes(content)
+    assert host.build(arguments={"TOOL": str(host.state / "tool")}).built
+    (call,) = (line for line in host.calls() if "--tag=nanocloud-build/redis" in line)
+    assert f"--build-context=artifacts={host.folder}/store/scratch/artifacts" in call
+    assert (host.folder / "store/scratch/artifacts/tool").read_bytes() == content
+    (host.state / "tool").unlink()
+    (host.folder / "artifacts" / "old").touch()
+    assert not host.build().built
+    assert host.build(rebuild_base=True).built
+    assert [path.name for path in (host.folder / "artifacts").iterdir()] == [sha256]
 
 
 def test_what_changes_a_build(host: Host) -> None:

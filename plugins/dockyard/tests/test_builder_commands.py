@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
+import attrs
 import pytest
 
 from nanocloud.cli.main import main
-from nanocloud_dockyard import commands
+from nanocloud_dockyard import commands, recipes
 from nanocloud_dockyard.builder import Builder, BuildError, BuildResult
 from nanocloud_dockyard.layout_writer import Published
 
@@ -25,10 +27,19 @@ def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 class FakeBuilder(Builder):
     asked: list[tuple[str, bool, bool]]
+    given: list[Mapping[str, str] | None]
     failure: BuildError | None = None
 
-    def build(self, service: str, *, rebuild_base: bool = False, force: bool = False) -> BuildResult:
+    def build(
+        self,
+        service: str,
+        *,
+        rebuild_base: bool = False,
+        force: bool = False,
+        arguments: Mapping[str, str] | None = None,
+    ) -> BuildResult:
         self.asked.append((service, rebuild_base, force))
+        self.given.append(arguments)
         if self.failure:
             raise self.failure
         self._progress(service, "storing")
@@ -38,6 +49,7 @@ class FakeBuilder(Builder):
 @pytest.fixture
 def builder(monkeypatch: pytest.MonkeyPatch) -> type[FakeBuilder]:
     monkeypatch.setattr(FakeBuilder, "asked", [], raising=False)
+    monkeypatch.setattr(FakeBuilder, "given", [], raising=False)
     monkeypatch.setattr(FakeBuilder, "failure", None)
     monkeypatch.setattr(commands, "Builder", FakeBuilder)
     return FakeBuilder
@@ -64,6 +76,51 @@ def test_build_knows_all_names_before_it_begins(builder: type[FakeBuilder], caps
     assert builder.asked == []
 
 
+def test_build_arguments_reach_the_service_that_has_them(
+    builder: type[FakeBuilder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    having(monkeypatch, redis=["REDIS_BINARY"])
+    assert main(["dockyard", "build", "redis", "nginx", "--build-arg", "REDIS_BINARY=/srv/a=b"]) == 0
+    assert builder.given == [{"REDIS_BINARY": "/srv/a=b"}, {}]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["REDIS_BINARY"], "--build-arg is 'REDIS_BINARY'; it must be NAME=VALUE"),
+        (["REDIS_BINARY="], "--build-arg is 'REDIS_BINARY='; it must be NAME=VALUE"),
+        (["OTHER=x"], "--build-arg names 'OTHER', which redis, nginx does not know\n  known: REDIS_BINARY of redis"),
+        (["REDIS_BINARY=x", "REDIS_BINARY=y"], "--build-arg REDIS_BINARY is given twice"),
+    ],
+)
+def test_build_arguments_that_cannot_be_are_refused_before_anything_is_built(
+    builder: type[FakeBuilder],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    message: str,
+) -> None:
+    having(monkeypatch, redis=["REDIS_BINARY"])
+    options = [part for word in words for part in ("--build-arg", word)]
+    assert main(["dockyard", "build", "redis", "nginx", *options]) == 2
+    assert capsys.readouterr().err == f"error: {message}\n"
+    assert builder.asked == []
+
+
+def having(monkeypatch: pytest.MonkeyPatch, **arguments: list[str]) -> None:
+    """Recipes that fetch a file for each argument."""
+    real = recipes.load
+
+    def load(service: str) -> recipes.Recipe:
+        found = tuple(
+            recipes.Artifact(file=name.lower(), url="https://a.example/x", sha256="0" * 64, argument=name)
+            for name in arguments.get(service, [])
+        )
+        return attrs.evolve(real(service), artifacts=found)
+
+    monkeypatch.setattr(recipes, "load", load)
+
+
 def test_failed_build_shows_the_end_of_the_output(
     builder: type[FakeBuilder], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -79,7 +136,7 @@ def test_list_shows_the_catalogue(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["dockyard", "list"]) == 0
     head, *rows = capsys.readouterr().out.splitlines()
     assert head.split() == ["SERVICE", "BUILT", "DESCRIPTION"]
-    assert [row.split()[:2] for row in rows] == [[name, "no"] for name in ("mariadb", "nginx", "redis", "wordpress")]
+    assert [row.split()[:2] for row in rows] == [[name, "no"] for name in recipes.services()]
     assert main(["dockyard", "list", "-o", "json"]) == 0
     assert [entry["service"] for entry in json.loads(capsys.readouterr().out)] == [row.split()[0] for row in rows]
 
@@ -87,11 +144,22 @@ def test_list_shows_the_catalogue(capsys: pytest.CaptureFixture[str]) -> None:
 def test_show_explains_a_service(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["dockyard", "show", "wordpress"]) == 0
     shown = capsys.readouterr().out
-    assert "database_transport" in shown
-    assert "plain, tls" in shown
-    assert "exports options:  host, port" in shown
+    rows = {line.split()[0]: line.split() for line in shown.splitlines() if line}
+    assert rows["database_transport"] == ["database_transport", "plain", "plain,", "tls"]
+    assert rows["database_password"] == ["database_password", "!rand", "32", "alnum", "secret"]
+    assert rows["env_WORDPRESS_TITLE"] == ["env_WORDPRESS_TITLE", "$title", "title"]
+    for line in (
+        "uses services:    database: mariadb",
+        "runs in them:     create_user $database_name $database_user $database_password $database_transport "
+        "(with database=mariadb)",
+        "exports options:  host, port",
+        "exports bindings: none",
+    ):
+        assert line in shown.splitlines()
     assert main(["dockyard", "show", "-o", "json", "mariadb"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert facts["exports"] == {"options": ["host", "port"], "bindings": ["create_user", "drop_user"]}
+    assert facts["exports"]["options"] == ["host", "port"]
+    assert facts["exports"]["bindings"] == ["create_user", "revoke_user", "verify_user"]
+    assert facts["schema"]["properties"]["volume_size_1"]["default"] == "1Gi"
     assert main(["dockyard", "show", "wordpres"]) == 1
     assert "did you mean wordpress?" in capsys.readouterr().err

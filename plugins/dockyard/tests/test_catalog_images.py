@@ -321,8 +321,15 @@ def test_mariadb_binding_makes_a_user_whatever_the_password_is(boxes: Boxes) -> 
         assert box.bind("sh", "-c", login + "'SELECT 1'", secret=password + b"!").returncode != 0
     assert box.bind("create_user", "my_shop", "shop", "/dev/fd/3", "tls", secret=password).returncode == 0
     assert "REQUIRE SSL" in sql(box, "SHOW GRANTS FOR shop")
-    assert box.bind("drop_user", "shop").returncode == 0
-    assert box.bind("drop_user", "shop").returncode == 0
+    assert box.bind("verify_user", "my_shop", "shop", "/dev/fd/3", "tls", secret=password).returncode == 0
+    refused = box.bind("verify_user", "my_shop", "shop", "/dev/fd/3", "tls", secret=password + b"!")
+    assert "Access denied" in refused.stderr
+    assert box.bind("verify_user", "mysql", "shop", "/dev/fd/3", "tls", secret=password).returncode != 0
+    for _ in range(2):
+        done = box.bind("revoke_user", "my_shop", "shop", "/dev/null", "tls")
+        assert done.returncode == 0, done.stderr
+    assert box.bind("verify_user", "my_shop", "shop", "/dev/fd/3", "tls", secret=password).returncode != 0
+    assert sql(box, "SELECT COUNT(*) FROM mysql.user WHERE user = 'shop'").strip() == "0"
     assert "my_shop" in sql(box, "SHOW DATABASES")
 
 
@@ -372,7 +379,10 @@ def test_redis_users_of_dependants_are_kept_and_limited(boxes: Boxes) -> None:
     second.wait_ready()
     assert ask(second, "shop", b"p w'\"\\", "GET", "shop:a") == "1"
     assert ask(second, "default", b"changed", "PING") == "PONG"
-    assert second.bind("drop_user", "shop").returncode == 0
+    assert second.bind("verify_user", "shop", "/dev/fd/3", secret=b"p w'\"\\").returncode == 0
+    assert "WRONGPASS" in second.bind("verify_user", "shop", "/dev/fd/3", secret=b"p").stderr
+    for _ in range(2):
+        assert second.bind("revoke_user", "shop", "/dev/null").returncode == 0
     assert "NOAUTH" in ask(second, "shop", b"p w'\"\\", "GET", "shop:a")
 
 

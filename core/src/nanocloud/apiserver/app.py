@@ -12,7 +12,7 @@ from starlette.routing import Match
 from starlette.websockets import WebSocket
 
 from nanocloud import __version__
-from nanocloud.apiserver import actions, discovery, resources
+from nanocloud.apiserver import actions, discovery, resources, transfer
 from nanocloud.apiserver.auth import Authentication, authorize
 from nanocloud.apiserver.channels import serve_exec
 from nanocloud.apiserver.negotiation import flag
@@ -42,6 +42,8 @@ _SUBRESOURCE_VERBS = {
     "log": ("get",),
     "exec": ("create", "get"),
     "actions": ("create",),
+    transfer.EXPORT: ("create",),
+    transfer.IMPORT: ("create",),
 }
 
 
@@ -163,6 +165,10 @@ class _Api:
             raise BadRequestError("Upgrade request required: exec is served over WebSocket")
         if target.subresource == "actions":
             return await actions.act(self._context, request, target)
+        if target.subresource == transfer.EXPORT:
+            return await transfer.export_profile(self._context, request, target)
+        if target.subresource == transfer.IMPORT:
+            return await transfer.import_profile(self._context, request, target)
         if verb == "watch":
             return WatchStream(self._context, request, target)
         handlers: dict[str, Callable[[ApiContext, Request, Target], Awaitable[Response]]] = {

@@ -9,6 +9,7 @@ from starlette.routing import BaseRoute
 
 from nanocloud.apiserver.auth import Authenticator, Authorizer, MastersAuthorizer
 from nanocloud.apiserver.pods import PodAccess
+from nanocloud.controllers.transfer import ProfileTransfer
 from nanocloud.extension import Admission
 from nanocloud.objects import ObjectStore
 
@@ -22,6 +23,8 @@ class ApiContext:
     authorizer: Authorizer = attrs.field(factory=MastersAuthorizer)
     pods: PodAccess | None = None
     """None: there is no kubelet; logs and exec answer 503."""
+    transfer: ProfileTransfer | None = None
+    """None: profiles are not exported or imported here; both answer 503."""
     admission: Sequence[Admission] = ()
     routes: Sequence[BaseRoute] = ()
     """Asked before the generic paths. The caller is ``request.user``; the authorizer has let the path pass."""

@@ -1,6 +1,7 @@
 """``nanocloud``: finds the command, runs it, turns errors into one or two lines and an exit status.
 
-Exit status: 0 done, 1 the operation failed, 2 usage or fatal. A traceback appears only with ``--debug``.
+Exit status: 0 done, 1 the operation failed, 2 usage or fatal; of a command that shows a plan 0 nothing to do,
+2 changes, 1 any error. A traceback appears only with ``--debug``.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import typer.core
 import typer.main
 from typer._click.exceptions import ClickException  # typer carries its own click and exports no name for it
 
+from nanocloud.cli.plans import asks_for_a_plan
 from nanocloud.client.api import ApiError, CurlPrinted, UnreachableError
 from nanocloud.errors import ConfigError, NanocloudError, PluginError, UnauthorizedError, UsageError
 
@@ -29,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "restart": ("services:restart", "Restart a service."),
     "status": ("status:status", "Show services, or one service in detail."),
     "logs": ("logs:logs", "Print a service's log."),
+    "bundle": ("bundles:app", "Services as files: apply them, or show what would change."),
     "exec": ("execute:execute", "Run a command in a service's container."),
     "events": ("logs:events", "Show what happened."),
     "config": ("access:config", "Print a shell script that installs a kubeconfig."),
@@ -115,6 +118,7 @@ def _root(debug: bool = typer.Option(False, "--debug", help="Show the traceback 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command line; the exit status is returned."""
     words = sys.argv[1:] if arguments is None else arguments
+    fatal = 1 if asks_for_a_plan(words) else 2  # where 2 means that there are changes
     debug = "--debug" in words[: words.index("--")] if "--" in words else "--debug" in words
     try:
         result = app(args=words, standalone_mode=False, prog_name="nanocloud")
@@ -124,7 +128,7 @@ def main(arguments: list[str] | None = None) -> int:
         return exc.exit_code
     except ClickException as exc:
         exc.show()
-        return 2
+        return fatal
     except (typer.Abort, KeyboardInterrupt):
         print("aborted", file=sys.stderr)
         return 1
@@ -135,13 +139,13 @@ def main(arguments: list[str] | None = None) -> int:
         if debug:
             raise
         print_error(exc)
-        return 2 if isinstance(exc, FATAL) or (isinstance(exc, ApiError) and exc.code == _UNAUTHORIZED) else 1
+        return fatal if isinstance(exc, FATAL) or (isinstance(exc, ApiError) and exc.code == _UNAUTHORIZED) else 1
     except Exception as exc:
         if debug:
             raise
         print(f"error: internal error: {type(exc).__name__}: {exc}", file=sys.stderr)
         print("  run it again with --debug for the traceback", file=sys.stderr)
-        return 2
+        return fatal
     return result if isinstance(result, int) else 0
 
 

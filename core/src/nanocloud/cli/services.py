@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from nanocloud.cli import plans, prompts
 from nanocloud.cli.follow import FailedError, wait_until
 from nanocloud.cli.options import Curl, Namespace, Service, api, parse_duration
 from nanocloud.client.api import Api, ApiError, bundles_path
 from nanocloud.errors import NanocloudError, UsageError
-from nanocloud.output import printable
 
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is done.")]
 Timeout = Annotated[str, typer.Option("--timeout", help="How long to wait: 90s, 10m.")]
-_NOTHING, _CHANGES = 0, 2
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Show the plan; exit status 2 when it changes anything, 0 when nothing.")
+]
+_MERGE = "application/merge-patch+json"
 
 
 def install(
@@ -23,20 +28,27 @@ def install(
     option: Annotated[
         list[str] | None, typer.Option("--option", "-o", help="KEY=VALUE; may be repeated.", show_default=False)
     ] = None,
+    option_file: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--option-file", help="KEY=FILE: the value is what FILE holds; may be repeated.", show_default=False
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="What to call it, to have two of one service.", show_default=False)
+    ] = None,
     image: Annotated[str | None, typer.Option(help="Image reference instead of the catalog's.")] = None,
     force_bindings: Annotated[bool, typer.Option("--force-bindings", help="Run completed bindings once more.")] = False,
     no_deps: Annotated[bool, typer.Option("--no-deps", help="Refuse instead of installing selected services.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the plan; exit status 2 when it changes anything.")
-    ] = False,
-    output: Annotated[str, typer.Option(help="Of --dry-run: text or json.")] = "text",
+    dry_run: DryRun = False,
+    output: plans.Output = "text",
     wait: Wait = True,
     timeout: Timeout = "10m",
     curl: Curl = False,
 ) -> int:
     """Install a service and everything it needs: database, credentials, TLS, volumes, network."""
-    limit = parse_duration(timeout)
-    spec: dict[str, Any] = {"service": service, "options": parse_options(option or [])}
+    limit, name = parse_duration(timeout), name or service
+    spec: dict[str, Any] = {"service": service, "options": parse_options(option or [], option_file or [])}
     if image:
         spec["image"] = image
     if no_deps:
@@ -48,44 +60,59 @@ def install(
     bundle = {
         "apiVersion": "nanocloud.io/v1",
         "kind": "Bundle",
-        "metadata": {"name": service, "namespace": namespace},
+        "metadata": {"name": name, "namespace": namespace},
         "spec": spec,
     }
+    plans.check_output(output)
     server = api(curl=curl)
     if dry_run:
-        return _show_plan(server, bundle, output)
+        return plans.show(_plan(server, bundle), output)
     created = _create(server, bundle)
     if not wait:
-        typer.echo(f"{service} is being installed; see: nanocloud status {service}")
+        typer.echo(f"{name} is being installed; see: nanocloud status {name}")
         return 0
     try:
-        wait_until(server, namespace, service, "Ready", limit)
+        wait_until(server, namespace, name, "Ready", limit)
     except FailedError:
         if created:
-            _roll_back(server, namespace, service)
+            _roll_back(server, namespace, name)
         raise
-    _say_ready(server, namespace, service)
+    _say_ready(server, namespace, name)
     return 0
 
 
-def parse_options(words: list[str]) -> dict[str, str]:
-    """``KEY=VALUE`` words as a mapping; the last of a name wins nothing: twice is an error."""
+def parse_options(words: list[str], files: Sequence[str] = ()) -> dict[str, str]:
+    """``KEY=VALUE`` words and ``KEY=FILE`` words as a mapping; a name twice is an error.
+
+    Raises:
+        UsageError: a word of another form, or a file that cannot be read as text.
+    """
     options: dict[str, str] = {}
-    for word in words:
+    for flag, word in [*(("--option", word) for word in words), *(("--option-file", word) for word in files)]:
         key, equals, value = word.partition("=")
-        if not equals or not key:
-            raise UsageError(f"--option {word!r} is not KEY=VALUE")
+        if not equals or not key or not (value or flag == "--option"):
+            raise UsageError(f"{flag} {word!r} is not KEY={'FILE' if flag == '--option-file' else 'VALUE'}")
         if key in options:
-            raise UsageError(f"--option {key} is given twice: {options[key]!r} and {value!r}")
-        options[key] = value
+            raise UsageError(f"option {key} is given twice")
+        options[key] = _content(key, value) if flag == "--option-file" else value
     return options
+
+
+def _content(key: str, file: str) -> str:
+    """The text of a file without its final newline: how a secret stays out of the process list."""
+    try:
+        return Path(file).read_text().removesuffix("\n")
+    except OSError as exc:
+        raise UsageError(f"--option-file {key}: cannot read {file}: {exc.strerror}") from exc
+    except UnicodeDecodeError as exc:
+        raise UsageError(f"--option-file {key}: {file} is not text") from exc
 
 
 def _create(server: Api, bundle: dict[str, Any]) -> bool:
     """Plan first, so that what cannot be is refused before anything is stored; then create or change the Bundle."""
     namespace, name = bundle["metadata"]["namespace"], bundle["metadata"]["name"]
     if server.is_live:
-        server.request("POST", bundles_path(namespace, name, "plan"), body=bundle)
+        _plan(server, bundle)
     try:
         server.request("POST", bundles_path(namespace), body=bundle)
     except ApiError as exc:
@@ -100,7 +127,7 @@ def _create(server: Api, bundle: dict[str, Any]) -> bool:
         "PATCH",
         bundles_path(namespace, name),
         body={"metadata": notes, "spec": bundle["spec"]},
-        content_type="application/merge-patch+json",
+        content_type=_MERGE,
     )
     return False
 
@@ -131,23 +158,23 @@ def published_urls(options: dict[str, str]) -> list[str]:
     return urls
 
 
-def _show_plan(server: Api, bundle: dict[str, Any], output: str) -> int:
-    if output not in ("text", "json"):
-        raise UsageError(f"--output is {output!r}; allowed: text, json")
-    namespace, name = bundle["metadata"]["namespace"], bundle["metadata"]["name"]
-    answer = server.request("POST", bundles_path(namespace, name, "plan"), body=bundle)
-    bundles = answer["status"]["bundles"]
-    if output == "json":
-        from nanocloud.output import dump
+def _plan(server: Api, bundle: dict[str, Any]) -> list[dict[str, Any]]:
+    """Plans of the services to be added, then of the bundle with the given options laid over those it has.
 
-        typer.echo(dump(bundles, "json"))
-    else:
-        for planned in bundles:
-            what = "change" if planned["installed"] else "install"
-            typer.echo(f"{what} {planned['name']} ({planned['service']})")
-            for line in planned["text"].splitlines():
-                typer.echo(f"  {printable(line)}")
-    return _CHANGES if any(planned["changes"] for planned in bundles) else _NOTHING
+    Required options that are missing are asked for and put into ``bundle``.
+    """
+    path, spec = bundles_path(bundle["metadata"]["namespace"], bundle["metadata"]["name"], "plan"), bundle["spec"]
+    while True:
+        try:
+            answer = server.request("POST", path, body=bundle, content_type=_MERGE)
+        except ApiError as exc:
+            missing = prompts.missing_options(exc)
+            if not missing or not set(missing).isdisjoint(spec["options"]):
+                raise
+            spec["options"] |= prompts.supply(server, spec["service"], spec.get("image"), missing)
+        else:
+            planned: list[dict[str, Any]] = answer["status"]["bundles"]
+            return planned
 
 
 def uninstall(
@@ -157,30 +184,42 @@ def uninstall(
         bool, typer.Option("--keep-services", help="Keep services that were installed for this one.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Also when other services use it.")] = False,
+    dry_run: DryRun = False,
+    output: plans.Output = "text",
     wait: Wait = True,
     timeout: Timeout = "5m",
     curl: Curl = False,
-) -> None:
+) -> int:
     """Remove a service with its data, and services that were installed only for it."""
     limit = parse_duration(timeout)
+    plans.check_output(output)
     server = api(curl=curl)
+    if dry_run:
+        path = bundles_path(namespace, service, "plan", "uninstall")
+        planned = server.request("POST", path, body={"keepServices": keep_services})["status"]["bundles"]
+        _refuse_if_used(service, planned[0]["usedBy"], force)
+        return plans.show(planned, output)
     if server.is_live:
         server.request("GET", bundles_path(namespace, service))
-        users = _used_by(server, namespace, service)
-        if users and not force:
-            raise NanocloudError(
-                f"{service} is used by {', '.join(users)}", hint=f"uninstall {users[0]} first, or add --force"
-            )
+        _refuse_if_used(service, _used_by(server, namespace, service), force)
         if keep_services:
             notes = {"metadata": {"annotations": {"nanocloud.io/keep-services": "true"}}}
             path = bundles_path(namespace, service)
-            server.request("PATCH", path, body=notes, content_type="application/merge-patch+json")
+            server.request("PATCH", path, body=notes, content_type=_MERGE)
     server.request("DELETE", bundles_path(namespace, service))
     if wait:
         wait_until(server, namespace, service, "Gone", limit)
         typer.echo(f"{service} is gone")
     else:
         typer.echo(f"{service} is being removed")
+    return 0
+
+
+def _refuse_if_used(service: str, users: list[str], force: bool) -> None:
+    if users and not force:
+        raise NanocloudError(
+            f"{service} is used by {', '.join(users)}", hint=f"uninstall {users[0]} first, or add --force"
+        )
 
 
 def _used_by(server: Api, namespace: str, service: str) -> list[str]:

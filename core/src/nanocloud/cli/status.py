@@ -110,7 +110,9 @@ def _detail(server: Api, namespace: str, service: str, output: str) -> None:
     for label, value in facts:
         if value:
             typer.echo(f"{label + ':':12}{printable(value)}")
-    _section("Options", ("NAME", "VALUE"), sorted((state.get("options") or {}).items()))
+    sources = state.get("optionSources") or {}
+    options = [(name, value, sources.get(name, "")) for name, value in sorted((state.get("options") or {}).items())]
+    _section("Options", ("NAME", "VALUE", "FROM"), options)
     _section("Services", ("OPTION", "SERVICE"), sorted((state.get("services") or {}).items()))
     bindings = [
         (
@@ -118,12 +120,14 @@ def _detail(server: Api, namespace: str, service: str, output: str) -> None:
             b["target"],
             b.get("phase", ""),
             b.get("attempts", 0),
+            b.get("exitCode", ""),
+            took(b.get("startedAt"), b.get("finishedAt")),
             age(b.get("finishedAt")),
             b.get("message", ""),
         )
         for b in state.get("bindings") or []
     ]
-    _section("Bindings", ("COMMAND", "IN", "STATUS", "ATTEMPTS", "AGE", "MESSAGE"), bindings)
+    _section("Bindings", ("COMMAND", "IN", "STATUS", "ATTEMPTS", "EXIT", "TOOK", "AGE", "MESSAGE"), bindings)
     conditions = [
         (c["type"], c["status"], c.get("reason", ""), age(c.get("lastTransitionTime")), c.get("message", ""))
         for c in state.get("conditions") or []
@@ -144,6 +148,13 @@ def _section(title: str, headers: tuple[str, ...], rows: Any) -> None:
         typer.echo(f"\n{colour(title, 'bold')}")
         for line in table(headers, rows).splitlines():
             typer.echo(f"  {line}")
+
+
+def took(start: str | None, end: str | None) -> str:
+    """Time between two RFC 3339 stamps, in whole seconds."""
+    if not start or not end:
+        return ""
+    return f"{round((datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds())}s"
 
 
 def age(stamp: str | None) -> str:

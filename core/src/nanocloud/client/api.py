@@ -6,7 +6,7 @@ import http.client
 import json
 import shlex
 import ssl
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -16,6 +16,7 @@ from nanocloud.errors import NanocloudError
 
 _TIMEOUT_SECONDS = 60.0
 _BUNDLES = "/apis/nanocloud.io/v1"
+CATALOGUE_PATH = f"{_BUNDLES}/catalogue"
 
 
 class ApiError(NanocloudError):
@@ -63,14 +64,21 @@ class Api:
             ApiError: the server said no.
             UnreachableError: nobody answers there.
         """
+        return _json(self._content(method, path, query, body, content_type))
+
+    def content(self, method: str, path: str, *, query: Mapping[str, str] | None = None) -> bytes:
+        """Like ``request``, for an answer that is not JSON."""
+        return self._content(method, path, query, None, "application/json")
+
+    def _content(self, method: str, path: str, query: Mapping[str, str] | None, body: Any, content_type: str) -> bytes:
         response = self._send(method, path, query, body, content_type)
         content = response.read()
-        data = _json(content)
         if response.status >= 400:
+            data = _json(content)
             raise ApiError(response.status, data if isinstance(data, dict) else {}, path)
-        return data
+        return content
 
-    def stream(self, path: str, *, query: Mapping[str, str] | None = None) -> Iterator[bytes]:
+    def stream(self, path: str, *, query: Mapping[str, str] | None = None) -> Generator[bytes, None, None]:
         """Lines as they come, until the server ends the stream; on a connection of its own, without a time limit."""
         other = Api(self.endpoint, show=self._show)
         response = other._send("GET", path, query, None, "application/json", timeout=None)
@@ -86,7 +94,9 @@ class Api:
             response.close()
             other.close()
 
-    def watch(self, path: str, *, query: Mapping[str, str] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+    def watch(
+        self, path: str, *, query: Mapping[str, str] | None = None
+    ) -> Generator[tuple[str, dict[str, Any]], None, None]:
         """Watch events as (type, object)."""
         for line in self.stream(path, query={**(query or {}), "watch": "true"}):
             event = json.loads(line)

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import structlog
 import trio
 
-from nanocloud.controllers import children
-from nanocloud.controllers.planner import MissingServicesError, RefusedServiceError
+from nanocloud.controllers import children, revocations
+from nanocloud.controllers.planner import MissingServicesError, NameTakenError, RefusedServiceError
 from nanocloud.controllers.progress import Obstacle, pod_obstacle, set_progress
+from nanocloud.controllers.revocations import Made, ensure_revocation
 from nanocloud.controllers.uninstall import INSTALLED_FOR
 from nanocloud.errors import (
     ConflictError,
@@ -26,8 +27,9 @@ from nanocloud.errors import (
     NotFoundError,
     UnavailableError,
 )
-from nanocloud.kubelet.bindings import MAX_ATTEMPTS
+from nanocloud.kubelet.binding_order import MAX_ATTEMPTS, has_begun
 from nanocloud.models.binding import BINDING, BindingPhase
+from nanocloud.models.binding import spec_of as binding_spec_of
 from nanocloud.models.bundle import BUNDLE, BUNDLE_LABEL, RESTARTED_AT, BundleCondition, BundlePhase, spec_of
 from nanocloud.models.core import PERSISTENT_VOLUME_CLAIM
 from nanocloud.models.meta import annotations_of, condition_is_true, is_deleting, labels_of, name_of, namespace_of
@@ -43,9 +45,11 @@ if TYPE_CHECKING:
 
     from nanocloud.controllers.parts import ControllerParts
     from nanocloud.controllers.planner import PlannedBundle
+    from nanocloud.models.binding import BindingSpec
     from nanocloud.models.bundle import BundleSpec
     from nanocloud.models.meta import Object
     from nanocloud.objects import WatchEvent
+    from nanocloud.planning.profile import Profile
     from nanocloud.planning.workload import BindingStep, WorkloadPlan
 
 log = structlog.get_logger("bundles")
@@ -98,7 +102,8 @@ class BundleController:
             for dependants in self._dependants.values():
                 dependants.discard(key)
         elif is_deleting(bundle):
-            await self._parts.uninstaller.remove(bundle)
+            for target in await self._parts.uninstaller.remove(bundle):
+                self._dependants[key[0], target].add(key)
         else:
             await self._install(bundle, key)
 
@@ -109,6 +114,7 @@ class BundleController:
             await self._provision(bundle, planned.plan)
             await self._bind(bundle, planned)
             await self._start(bundle, spec, planned.plan)
+            await self._retire(bundle, planned)
             blocked = BlockedError(list(BundleCondition), None)
         except BlockedError as exc:
             blocked = exc
@@ -129,8 +135,9 @@ class BundleController:
         except UnavailableError as exc:
             raise BlockedError([], await self._waiting_for(bundle, key, exc)) from exc
         except (InvalidError, LabelError) as exc:
-            if isinstance(exc, RefusedServiceError):
-                self._dependants[key[0], exc.service].add(key)
+            if isinstance(exc, RefusedServiceError | NameTakenError):
+                for other in exc.waits_for:
+                    self._dependants[key[0], other].add(key)
             reason = "LabelInvalid" if isinstance(exc, LabelError) else "OptionsInvalid"
             raise BlockedError([], Obstacle(reason=reason, message=str(exc), failed=True)) from exc
         except (NotFoundError, ImageError) as exc:
@@ -203,6 +210,7 @@ class BundleController:
         for step in planned.plan.pending_bindings:
             if step.target in blocked_targets:
                 continue
+            await self._replace(bundle, planned.plan, step)
             context = f"{planned.plan.namespace}/{planned.plan.bundle}/{step.id}"
             mark = self._parts.envelope.digest(f"{step.fingerprint}|{force}".encode(), context)
             binding = await children.ensure_binding(
@@ -214,6 +222,46 @@ class BundleController:
                 blocked_targets.add(step.target)
         if waiting:
             raise BlockedError(reached, next((o for o in waiting if o.failed), waiting[0]))
+
+    async def _replace(self, bundle: Object, plan: WorkloadPlan, step: BindingStep) -> None:
+        """Where a step ran under other names in the same target, those are taken back before it runs again."""
+
+        def renamed(before: BindingRecord | BindingSpec) -> bool:
+            same_target = before.target_uid == step.target_uid and before.revocable
+            return same_target and before.owned != step.owned and bool(before.owned and step.owned)
+
+        record = (await self._profile(bundle)).bindings.get(step.id)
+        if record is not None and renamed(record):
+            await self._take_back(bundle, step.id, record)
+        binding = await self._parts.store.find(BINDING, plan.namespace, children.binding_name(plan, step))
+        if binding is not None and has_begun(binding) and renamed(spec := binding_spec_of(binding)):
+            await ensure_revocation(self._parts.store, bundle, Made.of_binding(spec), self._parts.binding_provider)
+
+    async def _retire(self, bundle: Object, planned: PlannedBundle) -> None:
+        """Take back what the bundle no longer asks for, once it runs without it."""
+        current = {step.id: step for step in planned.plan.bindings}
+        for step, record in planned.profile.bindings.items():
+            if step in current:
+                continue
+            same = [s for s in current.values() if (s.target, s.target_uid) == (record.target, record.target_uid)]
+            if record.revocable and not any(record.overlaps(s.owned) for s in same):
+                await self._take_back(bundle, step, record)
+            else:
+                await self._forget(bundle, step)
+
+    async def _take_back(self, bundle: Object, step: str, record: BindingRecord) -> None:
+        made = Made.of_record(step, record)
+        await ensure_revocation(self._parts.store, bundle, made, self._parts.binding_provider)
+        await self._forget(bundle, step)
+
+    async def _forget(self, bundle: Object, step: str) -> None:
+        forgotten = (await self._profile(bundle)).forget(step)
+        await self._parts.profiles.put(namespace_of(bundle), name_of(bundle), forgotten)
+
+    async def _profile(self, bundle: Object) -> Profile:
+        found = await self._parts.profiles.get(namespace_of(bundle), name_of(bundle))
+        assert found is not None, "the profile is stored before bindings run"
+        return found
 
     async def _require_ready(self, bundle: Object, service: str, reached: list[BundleCondition]) -> None:
         """Before this bundle's pod first starts, what it selected is ready; later it may come and go."""
@@ -240,9 +288,6 @@ class BundleController:
         return Obstacle(reason="Binding", message=f"running {step.command} in {step.target}")
 
     async def _record(self, bundle: Object, step: BindingStep, status: dict[str, Any]) -> None:
-        namespace, name = namespace_of(bundle), name_of(bundle)
-        profile = await self._parts.profiles.get(namespace, name)
-        assert profile is not None, "the profile is stored before bindings run"
         record = BindingRecord(
             command=step.command,
             target=step.target,
@@ -252,8 +297,13 @@ class BundleController:
             started_at=status.get("startedAt") or "",
             finished_at=status.get("finishedAt") or "",
             fingerprint=step.fingerprint,
+            target_uid=step.target_uid,
+            arguments=step.shown_arguments,
+            owned=step.owned,
+            revocable=step.revocable,
         )
-        await self._parts.profiles.put(namespace, name, profile.record(step.id, record))
+        recorded = (await self._profile(bundle)).record(step.id, record)
+        await self._parts.profiles.put(namespace_of(bundle), name_of(bundle), recorded)
 
     async def _start(self, bundle: Object, spec: BundleSpec, plan: WorkloadPlan) -> None:
         reached = [_PREPARED, _PROVISIONED, _BOUND]
@@ -274,7 +324,7 @@ class BundleController:
     async def _write_status(
         self, bundle: Object, spec: BundleSpec, planned: PlannedBundle | None, blocked: BlockedError
     ) -> None:
-        bindings = [_summary(binding) for binding in await children.children(self._parts.store, BINDING, bundle)]
+        bindings = await self._binding_summaries(bundle)
 
         def put(found: Object) -> None:
             status = found.setdefault("status", {})
@@ -282,6 +332,7 @@ class BundleController:
                 plan = planned.plan
                 status["image"] = plan.image
                 status["options"] = {name: option.shown for name, option in plan.options.items()}
+                status["optionSources"] = {name: option.source for name, option in plan.options.items()}
                 status["services"] = dict(planned.profile.services)
                 status["pod"] = f"{plan.bundle}-0"
             status["bindings"] = bindings
@@ -297,6 +348,15 @@ class BundleController:
             await self._parts.store.modify(BUNDLE, namespace_of(bundle), name_of(bundle), put, subresource="status")
         except (NotFoundError, ConflictError):
             return  # it went, or changed: its watch event comes back here
+
+    async def _binding_summaries(self, bundle: Object) -> list[dict[str, Any]]:
+        """Of the Binding objects; what only the profile records, as after an import, stands beside them."""
+        found = await revocations.of_bundle(self._parts.store, bundle)
+        known = {binding["spec"]["bindingId"] for binding in found}
+        profile = await self._parts.profiles.get(namespace_of(bundle), name_of(bundle))
+        records = profile.bindings if profile is not None else {}
+        recorded = [_recorded(step, record) for step, record in records.items() if step not in known]
+        return [*(_summary(binding) for binding in found), *recorded]
 
     async def _tell(self, bundle: Object, put: Callable[[Object], None], why: Obstacle | None) -> None:
         """Events for what changes: conditions that come true, and a failure when it begins."""
@@ -323,10 +383,26 @@ def _summary(binding: Object) -> dict[str, Any]:
     summary = {
         "name": name_of(binding),
         "target": spec["target"],
-        "command": spec["command"],
+        "command": binding_spec_of(binding).executable,
         "phase": status.get("phase", BindingPhase.PENDING.value),
         "attempts": status.get("attempts", 0),
+        "exitCode": status.get("exitCode"),
         "message": status.get("message"),
+        "startedAt": status.get("startedAt"),
         "finishedAt": status.get("finishedAt"),
+    }
+    return {key: value for key, value in summary.items() if value is not None}
+
+
+def _recorded(step: str, record: BindingRecord) -> dict[str, Any]:
+    summary = {
+        "name": step,
+        "target": record.target,
+        "command": record.command,
+        "phase": record.result.value,
+        "attempts": record.attempts,
+        "exitCode": record.exit_code,
+        "startedAt": record.started_at or None,
+        "finishedAt": record.finished_at or None,
     }
     return {key: value for key, value in summary.items() if value is not None}

@@ -109,10 +109,15 @@ async def ensure_binding(
     spec = {
         "bundle": plan.bundle,
         "target": step.target,
+        "targetUid": step.target_uid,
         "bindingId": step.id,
         "provider": provider,
         "command": step.command,
+        "action": step.action.value,
+        "verify": step.verify,
+        "revocable": step.revocable,
         "arguments": arguments,
+        "owned": dict(step.owned),
     }
     return await store.create(
         BINDING, _adopt({"metadata": {"name": name, "annotations": {MARK: mark}}, "spec": spec}, bundle)

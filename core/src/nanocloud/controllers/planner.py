@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING
 import attrs
 
 from nanocloud.errors import FieldError, InvalidError, NotFoundError, UnavailableError
+from nanocloud.kubelet.binding_order import has_begun
+from nanocloud.models.binding import BINDING, BindingAction
 from nanocloud.models.bundle import BUNDLE, BundleSpec, spec_of
+from nanocloud.models.core import PERSISTENT_VOLUME_CLAIM
 from nanocloud.models.meta import name_of, namespace_of, uid_of
 from nanocloud.planning.exports import image_exports
 from nanocloud.planning.label import image_contract
@@ -19,6 +22,7 @@ from nanocloud.planning.plan import plan
 from nanocloud.planning.profile import Profile
 from nanocloud.planning.resolution import ResolveRequest
 from nanocloud.planning.resolve import resolve, select_services
+from nanocloud.planning.volumes import refuse_other_volumes
 from nanocloud.planning.workload import DesiredBundle, Inventory, Target
 
 if TYPE_CHECKING:
@@ -30,7 +34,7 @@ if TYPE_CHECKING:
     from nanocloud.objects import ObjectStore
     from nanocloud.planning.contract import Exports, ImageContract
     from nanocloud.planning.resolution import Expand
-    from nanocloud.planning.workload import WorkloadPlan
+    from nanocloud.planning.workload import BindingStep, WorkloadPlan
     from nanocloud.providers.image import Digest, Image
 
 _DEEPEST = 8
@@ -51,11 +55,19 @@ class Planner:
     images: ImageSources
     expand: Expand
 
-    async def plan(self, bundle: Object, *, imagine: bool = False, _chain: tuple[str, ...] = ()) -> PlannedBundle:
+    async def plan(
+        self,
+        bundle: Object,
+        *,
+        imagine: bool = False,
+        others: Mapping[str, Object] | None = None,
+        _chain: tuple[str, ...] = (),
+    ) -> PlannedBundle:
         """Plan a Bundle object, stored or not.
 
         Args:
             imagine: also plan on services that are missing or not prepared yet (dry run).
+            others: bundles of the namespace as they shall be, by name, instead of what is stored (with ``imagine``).
 
         Raises:
             InvalidError, LabelError: what is wrong with options or label.
@@ -70,7 +82,8 @@ class Planner:
         image = await self._image(bundle, spec, previous)
         contract = image_contract(image.config.labels)
         selected = select_services(contract, spec.options, previous)
-        targets, additions = await self._targets(namespace, spec, selected, imagine, (*_chain, name))
+        chain, wanted = (*_chain, name), others or {}
+        targets, additions = await self._targets(namespace, spec, selected, wanted if imagine else None, chain)
         request = ResolveRequest(
             namespace=namespace, bundle=name, contract=contract, given=spec.options, previous=previous, targets=targets
         )
@@ -95,8 +108,14 @@ class Planner:
         return attrs.evolve(image, reference=reference)
 
     async def _targets(
-        self, namespace: str, spec: BundleSpec, selected: Mapping[str, str], imagine: bool, chain: tuple[str, ...]
+        self,
+        namespace: str,
+        spec: BundleSpec,
+        selected: Mapping[str, str],
+        others: Mapping[str, Object] | None,
+        chain: tuple[str, ...],
     ) -> tuple[dict[str, Target], tuple[PlannedBundle, ...]]:
+        """What the selected services offer; ``others`` is None where only what is there and prepared counts."""
         targets: dict[str, Target] = {}
         additions: list[PlannedBundle] = []
         missing: list[str] = []
@@ -104,22 +123,21 @@ class Planner:
             if bundle in targets:
                 continue
             installed = await self.store.find(BUNDLE, namespace, bundle)
-            if installed is None and not spec.deps:
+            coming = (others or {}).get(bundle)
+            if installed is None and coming is None and not spec.deps:
                 raise RefusedServiceError(namespace, bundle, option)
-            profile = await self.profiles.get(namespace, bundle) if installed else None
+            profile = await self.profiles.get(namespace, bundle) if installed and not coming else None
             if profile is not None:
                 assert installed is not None
-                exports = await self._exports(profile.image, bundle)
+                exports = await self._exports(profile.image, installed)
                 targets[bundle] = Target.of(bundle, namespace, profile, exports, uid=uid_of(installed))
-            elif imagine:
-                wanted = installed or {
-                    "metadata": {"name": bundle, "namespace": namespace},
-                    "spec": {"service": bundle},
-                }
-                planned = await self.plan(wanted, imagine=True, _chain=chain)
+            elif others is not None:
+                wanted = coming or installed or _addition(namespace, bundle)
+                planned = await self._plan_addition(wanted, option, others, chain)
                 additions += [*planned.additions, planned]
-                exports = await self._exports(planned.plan.digest, bundle)
-                targets[bundle] = Target.of(bundle, namespace, planned.profile, exports)
+                exports = await self._exports(planned.plan.digest, wanted)
+                uid = uid_of(installed) if installed and coming else ""
+                targets[bundle] = Target.of(bundle, namespace, planned.profile, exports, uid=uid)
             elif installed is None:
                 missing.append(bundle)
             else:
@@ -128,11 +146,26 @@ class Planner:
             raise MissingServicesError(missing)
         return targets, tuple(additions)
 
-    async def _exports(self, digest: Digest, bundle: str) -> Exports:
+    async def _plan_addition(
+        self, wanted: Object, option: str, others: Mapping[str, Object], chain: tuple[str, ...]
+    ) -> PlannedBundle:
+        """Plan a service that comes first; its own bad options are told as its own, not as those of this bundle."""
+        try:
+            return await self.plan(wanted, imagine=True, others=others, _chain=chain)
+        except InvalidError as exc:
+            if not exc.causes:
+                raise
+            service = name_of(wanted)
+            message = f"service {service}, which comes first: {exc}"
+            hint = exc.hint or f"install {service} by itself first, with its options"
+            raise InvalidError(message, [FieldError(f"spec.options.{option}", message)], hint=hint) from exc
+
+    async def _exports(self, digest: Digest, bundle: Object) -> Exports:
         try:
             image = (await self.images.local(digest)).image
         except NotFoundError:
-            image = await self.images.resolve(bundle)
+            spec = spec_of(bundle)
+            image = await self.images.resolve(spec.image or spec.service)
         return image_exports(image.config.labels)
 
     async def _plan(
@@ -162,16 +195,71 @@ class Planner:
                 message = "volumes are not encrypted on this node yet"
                 field = f"spec.options.{claim.volume.replace('volume-', 'volume_encrypted_')}"
                 raise InvalidError(f"{field}: {message}", [FieldError(field, message)])
+        await self._check_names(planned)
+        await self._check_volumes(planned)
         return planned
+
+    async def _check_volumes(self, planned: WorkloadPlan) -> None:
+        """A volume that exists keeps its size and encryption."""
+        mine = {claim.name for claim in planned.claims}
+        found = await self.store.list(
+            PERSISTENT_VOLUME_CLAIM, planned.namespace, matches=lambda claim: name_of(claim) in mine
+        )
+        refuse_other_volumes(planned.claims, {name_of(claim): claim for claim in found.items})
+
+    async def _check_names(self, planned: WorkloadPlan) -> None:
+        """What another bundle owns in a selected service stays its own."""
+        problems, owners = [], set()
+        for step in planned.pending_bindings:
+            for position, value in step.owned.items():
+                if owner := await self._owner(planned, step, position):
+                    owners.add(owner)
+                    word = step.words[int(position) - 1].removeprefix("$")
+                    message = f"{value!r} in {step.target} belongs to {owner} already; give another name"
+                    problems.append(FieldError(f"spec.options.{word}", message, "FieldValueDuplicate"))
+        if problems:
+            raise NameTakenError(problems, owners)
+
+    async def _owner(self, planned: WorkloadPlan, step: BindingStep, position: str) -> str | None:
+        def holds(binding: Object) -> bool:
+            spec = binding["spec"]
+            return (
+                (spec["target"], spec["command"]) == (step.target, step.command)
+                and spec["bundle"] != planned.bundle
+                and spec.get("action") != BindingAction.REVOKE.value
+                and has_begun(binding)
+                and (spec.get("owned") or {}).get(position) == step.owned[position]
+            )
+
+        found = (await self.store.list(BINDING, planned.namespace, matches=holds)).items
+        return str(found[0]["spec"]["bundle"]) if found else None
+
+
+def _addition(namespace: str, service: str) -> Object:
+    """The bundle that is made for a service that another one selects."""
+    return {"metadata": {"name": service, "namespace": namespace}, "spec": {"service": service}}
 
 
 class RefusedServiceError(InvalidError):
     """A selected service is not installed, and the bundle wants none installed for it."""
 
+    waits_for: frozenset[str]
+    """Bundles whose change may mend it."""
+
     def __init__(self, namespace: str, service: str, option: str) -> None:
         message = f"service {service!r} is not installed in namespace {namespace!r}, and dependencies are off"
         super().__init__(message, [FieldError(f"spec.options.{option}", message)])
-        self.service = service
+        self.waits_for = frozenset({service})
+
+
+class NameTakenError(InvalidError):
+    """The bundle would own in a selected service what belongs to another bundle."""
+
+    waits_for: frozenset[str]
+
+    def __init__(self, problems: list[FieldError], owners: set[str]) -> None:
+        super().__init__("; ".join(f"{p.field}: {p.message}" for p in problems), problems)
+        self.waits_for = frozenset(owners)
 
 
 class MissingServicesError(UnavailableError):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from nanocloud.errors import ConflictError, NotFoundError
+from nanocloud.keyspace import Put
 from nanocloud.planning.profile import Profile, profile_from_json, profile_to_json
 from nanocloud.providers.image import Digest
 
@@ -31,8 +32,13 @@ class ProfileStore:
         """Store, unless it is what is stored already: sealing is never twice the same, so the values are compared."""
         if await self.get(namespace, bundle) == profile:
             return
+        entry = self.entry(namespace, bundle, profile)
+        await self._keyspace.put(entry.key, entry.value)
+
+    def entry(self, namespace: str, bundle: str, profile: Profile) -> Put:
+        """The write that stores it, for a transaction of the caller's."""
         stored = profile_to_json(profile, self._envelope.seal, owner=f"{namespace}/{bundle}")
-        await self._keyspace.put(_key(namespace, bundle), orjson.dumps(stored))
+        return Put(_key(namespace, bundle), orjson.dumps(stored))
 
     async def images(self) -> set[Digest]:
         """The images that all profiles together need."""

@@ -1,4 +1,5 @@
-"""Taking a bundle down: the pod first, then what it was made of, then services that only it needed.
+"""Taking a bundle down: the pod first, then its access to other services and what it was made of, then services that
+only it needed.
 
 Every step looks at what is left, so it goes on after a crash where it stood. The bundle object goes last.
 """
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from nanocloud.controllers import children
+from nanocloud.controllers import children, revocations
+from nanocloud.controllers.revocations import Made
 from nanocloud.models.binding import BINDING
 from nanocloud.models.bundle import BUNDLE, UNINSTALL_FINALIZER, BundlePhase
 from nanocloud.models.core import PERSISTENT_VOLUME_CLAIM, SECRET
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from nanocloud.controllers.profiles import ProfileStore
     from nanocloud.models.kinds import ResourceKind
     from nanocloud.models.meta import Object
-    from nanocloud.objects import ObjectStore
+    from nanocloud.objects import EventRecorder, ObjectStore
 
 INSTALLED_FOR = "nanocloud.io/installed-for"
 """Annotation of a bundle that was installed because this one selected it; it goes when nobody selects it any more."""
@@ -31,17 +33,28 @@ KEEP_SERVICES = "nanocloud.io/keep-services"
 class Uninstaller:
     store: ObjectStore
     profiles: ProfileStore
+    events: EventRecorder
+    binding_provider: str
 
-    async def remove(self, bundle: Object) -> None:
-        """Do what can be done now; what has to wait comes back with the next change of a child."""
+    async def remove(self, bundle: Object) -> set[str]:
+        """Do what can be done now; what has to wait comes back with the next change of a child.
+
+        Returns:
+            Bundles whose change has to bring the caller back, too.
+        """
         await self._say_terminating(bundle)
         if not await children.remove_pod(self.store, bundle):
-            return
-        await self._delete_all(BINDING, bundle)
+            return set()
+        await self._begin_revoking(bundle)
         await self._delete_all(SECRET, bundle)
-        if not await self._delete_all(PERSISTENT_VOLUME_CLAIM, bundle):
-            return
-        await self._remove_services(bundle)
+        volumes_are_gone = await self._delete_all(PERSISTENT_VOLUME_CLAIM, bundle)
+        if targets := await revocations.awaited(self.store, bundle):
+            return targets
+        if not volumes_are_gone:
+            return set()
+        await self._tell_of_debts(bundle)
+        for service in await self._leaving(bundle):
+            await self.store.delete(BUNDLE, namespace_of(bundle), name_of(service), uid=uid_of(service))
         await self.profiles.remove(namespace_of(bundle), name_of(bundle))
 
         def release(found: Object) -> None:
@@ -49,6 +62,29 @@ class Uninstaller:
             found["metadata"]["finalizers"] = left
 
         await self.store.modify(BUNDLE, namespace_of(bundle), name_of(bundle), release)
+        return set()
+
+    async def _begin_revoking(self, bundle: Object) -> None:
+        """Pass what bindings made, or may have made, on to the targets; those that go with the bundle need not know."""
+        namespace, name = namespace_of(bundle), name_of(bundle)
+        profile = await self.profiles.get(namespace, name)
+        leaving = {name_of(service) for service in await self._leaving(bundle)}
+        made = [Made.of_record(step, r) for step, r in profile.bindings.items() if r.revocable] if profile else []
+        for thing in [*made, *await revocations.begun(self.store, bundle)]:
+            if thing.target not in leaving:
+                await revocations.ensure_revocation(self.store, bundle, thing, self.binding_provider)
+        if profile is not None:
+            await self.profiles.put(namespace, name, profile.forget(*profile.bindings))
+        await self._delete_all(BINDING, bundle)
+
+    async def _tell_of_debts(self, bundle: Object) -> None:
+        """Of access that could not be taken away yet; the targets go on trying."""
+        for binding in await revocations.outstanding(self.store, bundle):
+            spec = binding["spec"]
+            access = f"access of {name_of(bundle)} to {spec['target']}"
+            message = f"{access} is not revoked yet; it is tried until it succeeds"
+            target = await self.store.find(BUNDLE, namespace_of(bundle), spec["target"])
+            await self.events.record(target or bundle, reason="BindingNotRevoked", message=message, type="Warning")
 
     async def _say_terminating(self, bundle: Object) -> None:
         def put(found: Object) -> None:
@@ -64,10 +100,11 @@ class Uninstaller:
                 await self.store.delete(kind, namespace_of(obj), name_of(obj), uid=uid_of(obj))
         return not await children.children(self.store, kind, bundle)
 
-    async def _remove_services(self, bundle: Object) -> None:
+    async def _leaving(self, bundle: Object) -> list[Object]:
         """Services that were installed because something selected them go when nobody selects them any more."""
+        found: list[Object] = []
         if annotations_of(bundle).get(KEEP_SERVICES) == "true":
-            return
+            return found
         namespace, name = namespace_of(bundle), name_of(bundle)
         profile = await self.profiles.get(namespace, name)
         selected = set(profile.services.values()) if profile else set()
@@ -79,7 +116,8 @@ class Uninstaller:
             if name_of(target) not in selected and installed_for != name:
                 continue
             if not await dependants(self.store, self.profiles, namespace, name_of(target), besides=name):
-                await self.store.delete(BUNDLE, namespace, name_of(target), uid=uid_of(target))
+                found.append(target)
+        return found
 
 
 async def dependants(

@@ -1,7 +1,9 @@
 """Runs Binding objects: each once it can, until it succeeded, a few times if it fails.
 
-A Binding is run when its target's pod is ready. A run that a crash interrupted is run again, so commands are
-idempotent. After the last attempt the Binding stays ``Failed`` until its controller makes it anew.
+A Binding is run when its target's pod is ready and nothing stands in its way (``binding_order``). A run that a crash
+interrupted is run again, so commands are idempotent. It counts as done once the companion ``verify_<thing>`` agrees,
+where there is one. After the last attempt a Binding stays ``Failed`` until its controller makes it anew. A revocation
+is tried again and again, for an account must not be forgotten, and deleted once it is done.
 """
 
 from __future__ import annotations
@@ -11,12 +13,14 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
+import orjson
 import trio
 
 from nanocloud.bindings import mask
 from nanocloud.errors import NotFoundError
+from nanocloud.kubelet.binding_order import MAX_ATTEMPTS, is_revocation, way_of
 from nanocloud.kubelet.status import ID_SCHEME
-from nanocloud.models.binding import BINDING, BindingPhase, spec_of
+from nanocloud.models.binding import BINDING, VERIFY, BindingPhase, companion, spec_of
 from nanocloud.models.bundle import BUNDLE, BUNDLE_LABEL
 from nanocloud.models.core import SECRET
 from nanocloud.models.meta import (
@@ -44,8 +48,8 @@ if TYPE_CHECKING:
     from nanocloud.objects import WatchEvent
     from nanocloud.providers.binding import BindingOutcome
 
-MAX_ATTEMPTS = 5
-_OUTPUT_LIMIT = 16 * 1024  # of what the object keeps; the provider's own limit is larger
+_LAST_BACKOFF_SECONDS = 300.0
+_OUTPUT_LIMIT_BYTES = 1024 * 1024  # as JSON, below what one value of the keyspace may hold
 _EVENTS = {
     BindingResult.COMPLETED: "BindingCompleted",
     BindingResult.FAILED: "BindingFailed",
@@ -65,10 +69,14 @@ class BindingsWorker:
         self._parts = parts
         self._queue: WorkQueue[_Key] = WorkQueue("bindings")
         self._by_target: defaultdict[_Key, set[_Key]] = defaultdict(set)
+        self._running: dict[_Key, BindingSpec] = {}
+        self._claiming = trio.Lock()
+        """Held between looking at what is in the way and saying that a command runs."""
 
     async def run(self) -> None:
         self._queue = WorkQueue("bindings")
         self._by_target.clear()
+        self._running.clear()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._queue.run, self._reconcile)
             nursery.start_soon(reflect, self._parts.store, POD, self._pod_changed)
@@ -79,12 +87,15 @@ class BindingsWorker:
         target = key[0], event.object["spec"]["target"]
         if event.type is WatchType.DELETED:
             self._by_target[target].discard(key)
+            self._wake(target)
         else:
             self._by_target[target].add(key)
             self._queue.add(key)
 
     def _pod_changed(self, event: WatchEvent) -> None:
-        target = namespace_of(event.object), labels_of(event.object).get(BUNDLE_LABEL, "")
+        self._wake((namespace_of(event.object), labels_of(event.object).get(BUNDLE_LABEL, "")))
+
+    def _wake(self, target: _Key) -> None:
         for key in self._by_target.get(target, ()):
             self._queue.add(key)
 
@@ -94,14 +105,17 @@ class BindingsWorker:
             return
         status = binding.get("status") or {}
         attempts = int(status.get("attempts", 0))
-        phase = status.get("phase")
-        if phase == BindingPhase.COMPLETED.value or (attempts >= MAX_ATTEMPTS and phase != BindingPhase.RUNNING.value):
+        phase, spec = status.get("phase"), spec_of(binding)
+        if phase == BindingPhase.COMPLETED.value:
+            if is_revocation(spec):
+                await self._delete(binding)
+            return
+        if attempts >= MAX_ATTEMPTS and phase != BindingPhase.RUNNING.value and not is_revocation(spec):
             return
         delay = (parse_time(status.get("nextAttemptAt")) or 0.0) - self._parts.clock()
         if delay > 0:
             self._queue.add_after(key, delay)
             return
-        spec = spec_of(binding)
         container = await self._ready_container(key[0], spec.target)
         if container is not None:
             # A run that was interrupted, by a crash of the server or by a stopped target, does not count.
@@ -111,6 +125,9 @@ class BindingsWorker:
             except ObjectNotFoundError as exc:
                 if exc.kind is not BINDING:
                     raise
+            finally:
+                if self._running.pop(key, None) is not None:
+                    self._wake((key[0], spec.target))
 
     async def _ready_container(self, namespace: str, target: str) -> ContainerId | None:
         pod = await self._parts.store.find(POD, namespace, f"{target}-0")
@@ -121,24 +138,66 @@ class BindingsWorker:
 
     async def _run(self, binding: Object, spec: BindingSpec, container: ContainerId, attempt: int) -> None:
         secrets = await self._secrets(namespace_of(binding), spec)
-        started = timestamp(self._parts.clock())
-        await self._write(binding, {"phase": BindingPhase.RUNNING.value, "attempts": attempt, "startedAt": started})
+        if not await self._claim(binding, spec, attempt):
+            return
         await self._event(
-            binding, spec, "BindingStarted", f"running {spec.command} in {spec.target}, attempt {attempt}"
+            binding, spec, "BindingStarted", f"running {spec.executable} in {spec.target}, attempt {attempt}"
         )
         call = BindingCall(
             id=f"{namespace_of(binding)}/{spec.bundle}/{spec.binding_id}",
-            command=spec.command,
+            command=spec.executable,
             arguments=tuple(_argument(argument, secrets) for argument in spec.arguments),
             container=container,
             runtime=self._parts.runtime,
             attempt=attempt,
         )
-        outcome = await self._parts.binding.run(call)
-        binding_runs.labels(outcome.result.value).inc()
+        command, outcome = await self._carry_out(spec, call)
         # The provider masks the arguments it was given; a command may also print a part of one.
         hidden = [value for entries in secrets.values() for value in entries.values()]
-        await self._finish(binding, spec, attrs.evolve(outcome, output=mask(outcome.output, hidden)), attempt)
+        outcome = attrs.evolve(outcome, output=mask(outcome.output, hidden))
+        await self._finish(binding, spec, command, outcome, attempt)
+
+    async def _claim(self, binding: Object, spec: BindingSpec, attempt: int) -> bool:
+        """Say that the command runs, if nothing is in its way; what waits comes back when another has ended."""
+        key, target = (namespace_of(binding), name_of(binding)), (namespace_of(binding), spec.target)
+
+        def is_beside(other: Object) -> bool:
+            return bool(other["spec"]["target"] == spec.target)
+
+        async with self._claiming:
+            others = (await self._parts.store.list(BINDING, key[0], matches=is_beside)).items
+            running = {name: s for (ns, name), s in self._running.items() if (ns, s.target) == target}
+            way = way_of(binding, spec, others, running)
+            if way.conflict:
+                status = {"phase": BindingPhase.FAILED.value, "attempts": attempt, "message": way.conflict}
+                await self._fail(binding, spec, status, "BindingFailed")
+                return False
+            if not way.is_free:
+                return False
+            for other in way.superseded:
+                await self._delete(other)
+            started = timestamp(self._parts.clock())
+            await self._write(binding, {"phase": BindingPhase.RUNNING.value, "attempts": attempt, "startedAt": started})
+            self._running[key] = spec
+        return True
+
+    async def _carry_out(self, spec: BindingSpec, call: BindingCall) -> tuple[str, BindingOutcome]:
+        """Run the command, and the one that verifies it; returns the last that ran, and how both went."""
+        outcome = await self._parts.binding.run(call)
+        binding_runs.labels(outcome.result.value).inc()
+        verify = companion(spec.command, VERIFY)
+        if outcome.result is not BindingResult.COMPLETED or not spec.verify or is_revocation(spec) or verify is None:
+            return call.command, outcome
+        verified = await self._parts.binding.run(attrs.evolve(call, command=verify))
+        binding_runs.labels(verified.result.value).inc()
+        whole = attrs.evolve(verified, started_at=outcome.started_at, output=outcome.output + verified.output)
+        return verify, whole
+
+    async def _delete(self, binding: Object) -> None:
+        try:
+            await self._parts.store.delete(BINDING, namespace_of(binding), name_of(binding), uid=uid_of(binding))
+        except ObjectNotFoundError:
+            return  # with its target
 
     async def _secrets(self, namespace: str, spec: BindingSpec) -> _Secrets:
         """The Secrets that the arguments refer to, in plaintext.
@@ -155,29 +214,38 @@ class BindingsWorker:
                 raise NotFoundError(f"Secret {reference.name!r} has no key {reference.key!r}")
         return found
 
-    async def _finish(self, binding: Object, spec: BindingSpec, outcome: BindingOutcome, attempt: int) -> None:
+    async def _finish(
+        self, binding: Object, spec: BindingSpec, command: str, outcome: BindingOutcome, attempt: int
+    ) -> None:
         status: dict[str, Any] = {
             "phase": outcome.result.value,
             "attempts": attempt,
             "exitCode": outcome.exit_code,
             "startedAt": timestamp(outcome.started_at),
             "finishedAt": timestamp(outcome.finished_at),
-            "output": outcome.output[-_OUTPUT_LIMIT:],
+            "output": _clipped(outcome.output),
         }
-        what = f"{spec.command} in {spec.target}"
+        what = f"{command} in {spec.target}"
         if outcome.result is BindingResult.COMPLETED:
             await self._write(binding, status)
-            await self._event(binding, spec, "BindingCompleted", f"{what} succeeded")
+            await self._event(binding, spec, "BindingCompleted", f"{spec.executable} in {spec.target} succeeded")
+            if is_revocation(spec):
+                await self._delete(binding)
             return
         last = (outcome.output.strip().splitlines() or [""])[-1][:300]
         why = "could not run" if outcome.exit_code is None else f"ended with {outcome.exit_code}"
         if outcome.result is BindingResult.TIMEOUT:
             why = "took too long and was killed"
         status["message"] = f"{what} {why}" + (f": {last}" if last else "")
-        if attempt < MAX_ATTEMPTS:
-            status["nextAttemptAt"] = timestamp(self._parts.clock() + 2.0**attempt)
+        await self._fail(binding, spec, status, _EVENTS[outcome.result])
+
+    async def _fail(self, binding: Object, spec: BindingSpec, status: dict[str, Any], reason: str) -> None:
+        attempt: int = status["attempts"]
+        if attempt < MAX_ATTEMPTS or is_revocation(spec):
+            pause = min(2.0 ** min(attempt, 16), _LAST_BACKOFF_SECONDS)
+            status["nextAttemptAt"] = timestamp(self._parts.clock() + pause)
         await self._write(binding, status)
-        await self._event(binding, spec, _EVENTS[outcome.result], status["message"], warning=True)
+        await self._event(binding, spec, reason, status["message"], warning=True)
 
     async def _write(self, binding: Object, status: dict[str, Any]) -> None:
         def put(found: Object) -> None:
@@ -195,6 +263,13 @@ class BindingsWorker:
         about = await self._parts.store.find(BUNDLE, namespace_of(binding), spec.bundle) or binding
         kind: Literal["Normal", "Warning"] = "Warning" if warning else "Normal"
         await self._parts.events.record(about, reason=reason, message=message, type=kind, component="kubelet")
+
+
+def _clipped(output: str) -> str:
+    """The end of the output that fits."""
+    while (size := len(orjson.dumps(output))) > _OUTPUT_LIMIT_BYTES:
+        output = output[-max(1, len(output) * _OUTPUT_LIMIT_BYTES // size - 1) :]
+    return output
 
 
 def _argument(argument: BindingValue, secrets: _Secrets) -> BindingArgument:

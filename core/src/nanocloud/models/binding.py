@@ -1,5 +1,7 @@
 """Binding: one command that a bundle has run in a selected service. Kind ``nanocloud.io/v1 Binding``.
 
+A binding has a life: what ``create_<thing>`` made can be verified, rotated and revoked by its companions
+``verify_<thing>``, ``rotate_<thing>`` and ``revoke_<thing>``, where the image of the selected service exports them.
 Controllers make bindings; users read them.
 """
 
@@ -15,6 +17,25 @@ from nanocloud.models.converter import structure
 from nanocloud.models.kinds import READ_VERBS, Column, ResourceKind, value_at
 from nanocloud.models.meta import Object, name_of
 from nanocloud.models.schema import described
+
+CREATE, VERIFY, ROTATE, REVOKE = "create", "verify", "rotate", "revoke"
+
+
+def companion(command: str, verb: str) -> str | None:
+    """The command of the same thing with another verb: ``create_user`` and ``revoke`` give ``revoke_user``.
+
+    None for a command that is not named ``create_<thing>``: it has no companions.
+    """
+    first, _, thing = command.partition("_")
+    return f"{verb}_{thing}" if first == CREATE and thing else None
+
+
+class BindingAction(enum.Enum):
+    """What a Binding does with the thing that its command is named after."""
+
+    CREATE = "Create"
+    ROTATE = "Rotate"
+    REVOKE = "Revoke"
 
 
 class BindingPhase(enum.Enum):
@@ -47,10 +68,33 @@ class BindingSpec:
 
     bundle: str = described("The bundle that asks.")
     target: str = described("The bundle of the selected service.")
+    target_uid: str = described("Of that bundle: one that was installed anew has other data.", default="")
     binding_id: str = described("Idempotency key within the bundle.")
     provider: str = described("The binding provider.")
-    command: str = described("Name of an executable that the target's image exports.", maxLength=64)
+    command: str = described("The command as the label names it: an export of the target's image.", maxLength=64)
+    action: str = described(
+        "Create runs the command itself; Rotate and Revoke run its companions of that verb.",
+        default=BindingAction.CREATE.value,
+        enum=[action.value for action in BindingAction],
+    )
+    verify: bool = described("Whether the companion verify_<thing> has to agree before it counts.", default=False)
+    revocable: bool = described("Whether the target's image has a companion revoke_<thing>.", default=False)
     arguments: tuple[BindingValue, ...] = described("In order.", factory=tuple, maxItems=64)
+    owned: dict[str, str] = described(
+        "Position of an argument, from 1, to its value: a name that belongs to this bundle alone.", factory=dict
+    )
+
+    @property
+    def executable(self) -> str:
+        """The command that runs."""
+        if self.action == BindingAction.CREATE.value:
+            return self.command
+        return companion(self.command, self.action.lower()) or self.command
+
+    def shares_names_with(self, other: BindingSpec) -> bool:
+        """Whether both would own the same thing of the same target."""
+        mine, theirs = set(self.owned.items()), set(other.owned.items())
+        return (self.target, self.command) == (other.target, other.command) and bool(mine & theirs)
 
 
 _STATUS = schemas.fields(
@@ -91,6 +135,7 @@ BINDING = ResourceKind(
         Column("Bundle", lambda o: value_at(o, "spec.bundle")),
         Column("Target", lambda o: value_at(o, "spec.target")),
         Column("Command", lambda o: value_at(o, "spec.command")),
+        Column("Action", lambda o: value_at(o, "spec.action") or BindingAction.CREATE.value),
         Column("Status", lambda o: value_at(o, "status.phase") or BindingPhase.PENDING.value),
         Column("Attempts", lambda o: value_at(o, "status.attempts") or 0, type="integer"),
         Column("Message", lambda o: value_at(o, "status.message"), priority=1),

@@ -115,6 +115,7 @@ _STATUS = schemas.fields(
         "conditions": CONDITIONS,
         "image": schemas.string("The image in use, by digest."),
         "options": schemas.mapping(description="Resolved options; secret values are masked."),
+        "optionSources": schemas.mapping(description="Option to where its value came from."),
         "bindings": schemas.array(
             schemas.fields(
                 {
@@ -123,7 +124,9 @@ _STATUS = schemas.fields(
                     "command": schemas.string("What runs there."),
                     "phase": schemas.string("Pending, Running, Completed, Failed or Timeout."),
                     "attempts": schemas.integer("Runs so far."),
+                    "exitCode": schemas.integer("Of the last run."),
                     "message": schemas.string("Why it failed."),
+                    "startedAt": schemas.time("When the last run began."),
                     "finishedAt": schemas.time("When the last run ended."),
                 },
                 required=("name",),
@@ -196,7 +199,11 @@ BUNDLE = ResourceKind(
         Column("Image", lambda o: value_at(o, "status.image") or value_at(o, "spec.image"), priority=1),
         Column("Message", lambda o: value_at(o, "status.message"), priority=1),
     ),
-    subresources=(Subresource(name="actions", kind="Bundle", verbs=("create",)),),
+    subresources=(
+        Subresource(name="actions", kind="Bundle", verbs=("create",)),
+        Subresource(name="exportProfile", kind="Bundle", verbs=("create",)),
+        Subresource(name="importProfile", kind="Bundle", verbs=("create",)),
+    ),
     immutable=("spec.service",),
     selectable=("spec.service", "status.phase"),
     check=_check,

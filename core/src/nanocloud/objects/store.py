@@ -172,8 +172,13 @@ class ObjectStore:
 
     # ---- writing -----------------------------------------------------------------------------------------------------
 
-    async def create(self, kind: ResourceKind, obj: Object, *, dry_run: bool = False) -> Object:
+    async def create(
+        self, kind: ResourceKind, obj: Object, *, dry_run: bool = False, also: Sequence[Put] = ()
+    ) -> Object:
         """Store a new object; uid, times and defaults are the server's.
+
+        Args:
+            also: what is no object and is written with it, in the same transaction.
 
         Raises:
             InvalidError, BadRequestError: what is wrong with it.
@@ -193,7 +198,7 @@ class ObjectStore:
                 return made
             try:
                 put = Put(key, self._codec.encode(kind, made), ttl_seconds=kind.ttl_seconds)
-                revision = await self.keyspace.transact(compares, [put])
+                revision = await self.keyspace.transact(compares, [put, *also])
             except ConflictError:
                 continue
             made["metadata"]["resourceVersion"] = str(revision)

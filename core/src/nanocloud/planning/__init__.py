@@ -9,6 +9,7 @@ The way of one bundle::
     workload = plan(desired, profile, contract, image, Inventory(...))
 """
 
+from nanocloud.planning.catalogue import describe_image
 from nanocloud.planning.contract import Exports, ImageContract
 from nanocloud.planning.diff import PlanDiff, describe, diff
 from nanocloud.planning.expander import expander
@@ -36,6 +37,7 @@ __all__ = [
     "Target",
     "WorkloadPlan",
     "describe",
+    "describe_image",
     "diff",
     "expander",
     "image_contract",

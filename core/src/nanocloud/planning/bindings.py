@@ -11,7 +11,10 @@ import hashlib
 import json
 from typing import TYPE_CHECKING
 
+import attrs
+
 from nanocloud.errors import FieldError
+from nanocloud.models.binding import REVOKE, ROTATE, VERIFY, BindingAction, companion
 from nanocloud.planning.contract import REFERENCE, BindingTemplate, ImageContract, Setting
 from nanocloud.planning.substitution import substitute
 from nanocloud.planning.workload import BindingStep, Target
@@ -67,10 +70,12 @@ def _step(
         arguments = tuple(_argument(word, profile.options) for word in template.words)
     except ValueError as exc:
         return str(exc)
-    fingerprint = _digest([targets[target].uid, *(argument.value for argument in arguments)])
+    uid = targets[target].uid
+    fingerprint = _digest([uid, *(argument.value for argument in arguments)])
     record = profile.bindings.get(step)
-    done = record and record.result is BindingResult.COMPLETED and record.fingerprint == fingerprint
-    return BindingStep(
+    if record is not None and record.result is not BindingResult.COMPLETED:
+        record = None
+    made = BindingStep(
         id=step,
         option=setting.option,
         target=target,
@@ -82,8 +87,22 @@ def _step(
             for index, (word, argument) in enumerate(zip(template.words, arguments, strict=True))
         ),
         fingerprint=fingerprint,
-        pending=force or not done,
+        pending=force or record is None or record.fingerprint != fingerprint,
+        target_uid=uid,
+        verify=companion(template.command, VERIFY) in exports,
+        revocable=companion(template.command, REVOKE) in exports,
+        owned=_owned(targets[target].exports.owned.get(template.command, ()), arguments),
     )
+    only_secrets_differ = record is not None and (record.target_uid, record.arguments) == (uid, made.shown_arguments)
+    if only_secrets_differ and not force and companion(template.command, ROTATE) in exports:
+        return attrs.evolve(made, action=BindingAction.ROTATE)
+    return made
+
+
+def _owned(positions: tuple[int, ...], arguments: tuple[BindingArgument, ...]) -> dict[str, str]:
+    """A name that is secret cannot be compared, and so not be owned."""
+    found = {position: arguments[position - 1] for position in positions if position <= len(arguments)}
+    return {str(position): argument.value for position, argument in found.items() if not argument.secret}
 
 
 def _argument(word: str, options: Mapping[str, ResolvedOption]) -> BindingArgument:

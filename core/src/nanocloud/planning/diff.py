@@ -1,5 +1,7 @@
 """What a plan holds and what changes between two plans, for ``install --dry-run`` and ``bundle diff``.
 
+A change that means more than it says has a note: data that stays behind, a pod that is replaced.
+
 Secrets are masked in every form, yet a changed secret is reported as changed. Text may hold what an untrusted label
 says, so everything that is not printable is escaped before it reaches a terminal.
 """
@@ -25,6 +27,7 @@ class ChangeKind(enum.Enum):
     CHANGED = "changed"
 
 
+_ORDER = ("image", "state", "service", "option", "binding", "volume", "port", "secret", "tls", "security", "pod")
 _MARKS = {ChangeKind.ADDED: "+", ChangeKind.REMOVED: "-", ChangeKind.CHANGED: "~"}
 
 
@@ -39,11 +42,14 @@ class Item:
 @attrs.frozen(kw_only=True)
 class Change:
     section: str
-    """``image``, ``service``, ``option``, ``binding``, ``volume``, ``port``, ``secret``, ``tls`` or ``security``."""
+    """``image``, ``state``, ``service``, ``option``, ``binding``, ``volume``, ``port``, ``secret``, ``tls``,
+    ``security`` or ``pod``; of a removal also ``bundle`` and ``dependant``."""
     name: str
     kind: ChangeKind
     before: str = ""
     after: str = ""
+    note: str = ""
+    """What the change means, where that is not plain: data that does not come along."""
 
 
 @attrs.frozen(kw_only=True)
@@ -55,6 +61,13 @@ class PlanDiff:
     def __bool__(self) -> bool:
         return bool(self.changes)
 
+    def joined(self, more: tuple[Change, ...]) -> PlanDiff:
+        """With more changes, each in its place."""
+        return PlanDiff(changes=tuple(sorted([*self.changes, *more], key=lambda c: _ORDER.index(c.section))))
+
+    def without(self, section: str) -> PlanDiff:
+        return PlanDiff(changes=tuple(change for change in self.changes if change.section != section))
+
     def text(self) -> str:
         """One line a change: ``+``, ``-`` or ``~``."""
         return "\n".join(_line(change) for change in self.changes) or "no changes"
@@ -64,6 +77,7 @@ class PlanDiff:
             {"section": c.section, "name": c.name, "change": c.kind.value}
             | ({"before": c.before} if c.kind is not ChangeKind.ADDED else {})
             | ({"after": c.after} if c.kind is not ChangeKind.REMOVED else {})
+            | ({"note": c.note} if c.note else {})
             for c in self.changes
         ]
 
@@ -78,17 +92,64 @@ def diff(before: WorkloadPlan | None, after: WorkloadPlan | None) -> PlanDiff:
         if one and other and one.exact == other.exact:
             continue
         kind = ChangeKind.CHANGED if one and other else ChangeKind.REMOVED if one else ChangeKind.ADDED
-        changes.append(
-            Change(
-                section=section,
-                name=name,
-                kind=kind,
-                before=one.text if one else "",
-                after=other.text if other else "",
-            )
+        change = Change(
+            section=section,
+            name=name,
+            kind=kind,
+            before=one.text if one else "",
+            after=other.text if other else "",
         )
-    order = ("image", "service", "option", "binding", "volume", "port", "secret", "tls", "security")
-    return PlanDiff(changes=tuple(sorted(changes, key=lambda change: order.index(change.section))))
+        changes.append(change if before is None or after is None else _with_note(change, before, after))
+    if before is not None and after is not None:
+        changes += _running(before, after)
+    return PlanDiff(changes=()).joined(tuple(changes))
+
+
+def state_change(before: bool | None, after: bool) -> tuple[Change, ...]:
+    """Whether the service runs, before and after; None is a bundle that does not exist."""
+    words = {None: "", True: "running", False: "stopped"}
+    if before is after or (before is None and after):
+        return ()
+    kind = ChangeKind.ADDED if before is None else ChangeKind.CHANGED
+    return (Change(section="state", name="service", kind=kind, before=words[before], after=words[after]),)
+
+
+def _running(before: WorkloadPlan, after: WorkloadPlan) -> list[Change]:
+    """What happens that no item shows: a new pod, and bindings that run once more with the same arguments."""
+    found = []
+    done = {step.id: step for step in before.bindings if not step.pending}
+    for step in after.pending_bindings:
+        if (same := done.get(step.id)) and same.fingerprint == step.fingerprint:
+            text = f"{' '.join((step.command, *step.words))} in {step.target}"
+            found.append(Change(section="binding", name=step.id, kind=ChangeKind.CHANGED, before="done", after=text))
+    if before.pod_hash != after.pod_hash or _secret_values(before) != _secret_values(after):
+        pod = after.pod["metadata"]["name"]
+        note = "the service is away for a moment"
+        found.append(
+            Change(section="pod", name=pod, kind=ChangeKind.CHANGED, before="as it is", after="replaced", note=note)
+        )
+    return found
+
+
+def _secret_values(plan: WorkloadPlan) -> dict[str, str]:
+    return {name: option.value for name, option in plan.options.items() if option.secret}
+
+
+def _with_note(change: Change, before: WorkloadPlan, after: WorkloadPlan) -> Change:
+    """What it means for data that exists."""
+    note = ""
+    match change.section, change.kind:
+        case "service", ChangeKind.CHANGED | ChangeKind.REMOVED:
+            bundle = next(s.bundle for s in before.services if s.option == change.name)
+            note = f"data in {bundle} does not come along"
+        case "binding", ChangeKind.REMOVED:
+            step = next(step for step in before.bindings if step.id == change.name)
+            note = "is revoked" if step.revocable else f"what it made in {step.target} stays there"
+        case "volume", ChangeKind.CHANGED:
+            note = "the same volume with its data, mounted elsewhere"
+        case "volume", ChangeKind.REMOVED:
+            note = "no longer mounted; it stays with its data until the service is uninstalled"
+    return attrs.evolve(change, note=note)
 
 
 def describe(plan: WorkloadPlan) -> dict[str, Any]:
@@ -136,7 +197,8 @@ def _items(plan: WorkloadPlan) -> Iterator[tuple[tuple[str, str], Item]]:
         yield item("binding", step.id, text, (text, step.fingerprint))
     for claim in plan.claims:
         key = f", encrypted with {claim.encryption_key}" if claim.encryption_key else ""
-        yield item("volume", claim.name, f"{claim.size} at {claim.mount_path}{key}", claim)
+        exact = claim.size_bytes, claim.mount_path, claim.encryption_key, claim.fs_type
+        yield item("volume", claim.name, f"{claim.size} at {claim.mount_path}{key}", exact)
     for port in plan.ports:
         yield item("port", str(port), str(port))
     for secret in plan.secrets:
@@ -162,9 +224,10 @@ def _security(plan: WorkloadPlan) -> Mapping[str, str | list[str]]:
 def _line(change: Change) -> str:
     head = f"{_MARKS[change.kind]} {change.section}"
     name = "" if change.section == "port" else f" {printable(change.name)}:"
+    note = f" ({printable(change.note)})" if change.note else ""
     if change.kind is ChangeKind.CHANGED:
-        return f"{head}{name} {printable(change.before)} -> {printable(change.after)}"
-    return f"{head}{name} {printable(change.after or change.before)}"
+        return f"{head}{name} {printable(change.before)} -> {printable(change.after)}{note}"
+    return f"{head}{name} {printable(change.after or change.before)}{note}"
 
 
 def printable(text: str) -> str:

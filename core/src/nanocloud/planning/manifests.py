@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from nanocloud.models.bundle import BUNDLE_LABEL
+from nanocloud.planning.volumes import FS_TYPE, VOLUME_KEY
 from nanocloud.planning.workload import READY_COMMAND, TLS_DIRECTORY
 
 if TYPE_CHECKING:
@@ -65,9 +66,9 @@ def claim(desired: DesiredBundle, wanted: Claim) -> dict[str, Any]:
     """The claim outlives its pod; uninstalling the bundle decides about it."""
     annotations = {}
     if wanted.encryption_key is not None:
-        annotations["nanocloud.io/volume-key"] = wanted.encryption_key
+        annotations[VOLUME_KEY] = wanted.encryption_key
     if wanted.fs_type != "ext4":
-        annotations["nanocloud.io/fs-type"] = wanted.fs_type
+        annotations[FS_TYPE] = wanted.fs_type
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",

@@ -200,14 +200,15 @@ def _names(bundle: str) -> tuple[str, str]:
 
 def _capabilities(desired: DesiredBundle, labels: Mapping[str, str], problems: list[FieldError]) -> frozenset[str]:
     granted = frozenset(name.removeprefix("CAP_") for name in desired.security.extra_capabilities)
-    asked = _capability_label(labels.get(CAPABILITIES_LABEL, ""))
+    asked = capability_label(labels.get(CAPABILITIES_LABEL, ""))
     for name in sorted(asked - LABEL_CAPABILITIES - granted):
         why = f"the image asks for CAP_{name}, which no image gets by itself; add it here to grant it"
         problems.append(FieldError("spec.security.extraCapabilities", why, "FieldValueForbidden"))
     return asked | granted
 
 
-def _capability_label(text: str) -> frozenset[str]:
+def capability_label(text: str) -> frozenset[str]:
+    """The capabilities that a label asks for, without ``CAP_``. Raises LabelError."""
     if len(text) > 4096:
         raise LabelError(f"{CAPABILITIES_LABEL}: is {len(text)} characters long; the limit is 4096")
     try:

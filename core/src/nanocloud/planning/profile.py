@@ -9,8 +9,10 @@ Format (version 1)::
      "options": {"database": {"value": "mariadb", "source": "choice default"},
                  "database_password": {"sealed": "...", "source": "macro !rand"}},
      "services": {"database": "mariadb"},
-     "bindings": {"database.create_user.3f0c...": {"command": "create_user", "target": "mariadb", "attempts": 1,
-                  "exitCode": 0, "startedAt": "...Z", "finishedAt": "...Z", "result": "Completed", "sealed": "..."}}}
+     "bindings": {"database-create-user-3f0c...": {"command": "create_user", "target": "mariadb", "attempts": 1,
+                  "exitCode": 0, "startedAt": "...Z", "finishedAt": "...Z", "result": "Completed", "sealed": "...",
+                  "targetUid": "...", "arguments": ["wordpress", "wordpress", null], "revocable": true,
+                  "owned": {"1": "wordpress", "2": "wordpress"}}}}
 """
 
 from __future__ import annotations
@@ -60,7 +62,7 @@ class ResolvedOption:
 
 @attrs.frozen(kw_only=True)
 class BindingRecord:
-    """The last run of one binding step; times are RFC 3339 UTC."""
+    """The last run of one binding step, and what it takes to undo it; times are RFC 3339 UTC."""
 
     command: str
     target: str
@@ -72,6 +74,17 @@ class BindingRecord:
     finished_at: str = ""
     fingerprint: str = attrs.field(default="", repr=False)
     """``BindingStep.fingerprint`` of the arguments it ran with; sealed in JSON, for it is made from secrets."""
+    target_uid: str = ""
+    arguments: tuple[str | None, ...] = ()
+    """What it ran with; None stands for a secret."""
+    owned: Mapping[str, str] = attrs.field(factory=dict)
+    """Position of an argument, from 1, to its value: names that belong to this bundle in the target."""
+    revocable: bool = False
+    """Whether the target's image can take it back."""
+
+    def overlaps(self, owned: Mapping[str, str]) -> bool:
+        """Whether taking this back could take away what another binding of the bundle owns; unknown counts as yes."""
+        return not self.owned or not owned or bool(self.owned.items() & owned.items())
 
 
 @attrs.frozen(kw_only=True)
@@ -98,6 +111,10 @@ class Profile:
 
     def record(self, step: str, record: BindingRecord) -> Profile:
         return attrs.evolve(self, bindings={**self.bindings, step: record})
+
+    def forget(self, *steps: str) -> Profile:
+        """Without the records of these steps."""
+        return attrs.evolve(self, bindings={k: v for k, v in self.bindings.items() if k not in steps})
 
 
 class Seal(Protocol):
@@ -127,6 +144,10 @@ class _RecordJson:
     started_at: str = ""
     finished_at: str = ""
     sealed: str | None = None
+    target_uid: str = ""
+    arguments: tuple[str | None, ...] = ()
+    owned: dict[str, str] = attrs.field(factory=dict)
+    revocable: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -203,6 +224,10 @@ def _seal_record(step: str, record: BindingRecord, seal: Seal, owner: str) -> _R
         started_at=record.started_at,
         finished_at=record.finished_at,
         sealed=_sealed(record.fingerprint, seal, _binding_context(owner, step)) if record.fingerprint else None,
+        target_uid=record.target_uid,
+        arguments=record.arguments,
+        owned=dict(record.owned),
+        revocable=record.revocable,
     )
 
 
@@ -219,6 +244,10 @@ def _unseal_record(step: str, stored: _RecordJson, unseal: Unseal, owner: str) -
         started_at=stored.started_at,
         finished_at=stored.finished_at,
         fingerprint=fingerprint,
+        target_uid=stored.target_uid,
+        arguments=stored.arguments,
+        owned=stored.owned,
+        revocable=stored.revocable,
     )
 
 

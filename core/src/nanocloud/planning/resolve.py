@@ -8,7 +8,8 @@ required value holds. Rules that the order alone does not say:
 - Given values are never expanded; what replaces ``$option`` in a default is not looked at again.
 - A value that contains a secret is secret; so is one whose name the label declares secret, whoever gives it.
 - An optional setting whose requirement does not hold falls away. One that is not optional is an error.
-- All bad options are reported in one InvalidError, by ``spec.options.<name>``; no message holds a secret.
+- All bad options are reported in one InvalidError, by ``spec.options.<name>``; no message holds a secret. What is
+  missing only because of one of them is not reported besides.
 
 Pure but for ``expand``, and deterministic: options are visited in the label's order.
 """
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 MAX_TOTAL_LENGTH = 1024 * 1024
 """Of all names and values: they become one pod, one Secret and one profile, and the kernel bounds an environment."""
 
+_LONGEST_MESSAGE = 500
 _REQUIRED, _UNSUPPORTED, _FORBIDDEN = "FieldValueRequired", "FieldValueNotSupported", "FieldValueForbidden"
 
 
@@ -92,6 +94,8 @@ class _State:
         self.absent: set[str] = set()
         self.services: dict[str, str] = {}
         self.problems: list[FieldError] = []
+        self.refused: set[str] = set()
+        """Options with a problem, and those that lack a value only because of one; the first is told alone."""
 
     # What people and profiles say
 
@@ -259,7 +263,7 @@ class _State:
             made = await expand(default.macro, arguments, self._context(name))
         except (InvalidError, ValueError) as exc:
             # A macro quotes its arguments, and those may hold a secret.
-            self._refuse(name, f"{default.text[:80]!r} cannot be expanded" if secret else str(exc))
+            self._refuse(name, f"{default.text[:80]!r} cannot be expanded" if secret else _shown(str(exc)))
             return
         if made.value == "" and self._may_be_absent(name):
             self.absent.add(name)
@@ -295,6 +299,9 @@ class _State:
     def _fall_away(self, setting: Setting, requirement: Requirement) -> None:
         if setting.optional:
             self.absent.add(setting.option)
+        elif requirement.option in self.refused:
+            self.absent.add(setting.option)
+            self.refused.add(setting.option)
         else:
             self._refuse(setting.option, self._unmet(requirement))
 
@@ -306,6 +313,8 @@ class _State:
             option = self.contract.options.get(name)
             setting = option.setting(self.values[name].value) if option else None
             for requirement in setting.requires if setting else ():
+                if requirement.option in self.refused:
+                    continue
                 if self._ready(requirement.option) and not self._holds(requirement):
                     self._problem(name, self._unmet(requirement))
 
@@ -389,7 +398,14 @@ class _State:
         return "the value" if name in self.contract.secrets else repr(value[:80])
 
     def _problem(self, name: str, message: str, reason: str = "FieldValueInvalid") -> None:
+        self.refused.add(name)
         self.problems.append(FieldError(_field(name), message, reason))
+
+
+def _shown(text: str) -> str:
+    """What somebody else says of a label or a value: on one line that can be shown."""
+    plain = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:_LONGEST_MESSAGE])
+    return plain if len(text) <= _LONGEST_MESSAGE else f"{plain}..."
 
 
 def _value(option: ResolvedOption | None) -> str | None:

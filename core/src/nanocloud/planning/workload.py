@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from nanocloud.models.binding import BindingAction
 from nanocloud.models.bundle import BundleSecurity
 
 if TYPE_CHECKING:
@@ -105,6 +106,20 @@ class BindingStep:
     """Changes when an argument's value does. Made from secrets: store it sealed."""
     pending: bool
     """False: the profile records a success with these arguments, so it is skipped."""
+    action: BindingAction = BindingAction.CREATE
+    """Rotate where only a secret differs from what the profile records."""
+    target_uid: str = ""
+    verify: bool = False
+    """Whether the target's image has a companion command that tells if it worked."""
+    revocable: bool = False
+    """Whether the target's image has a companion command that takes it back."""
+    owned: Mapping[str, str] = attrs.field(factory=dict)
+    """Position of an argument, from 1, to its value: names that belong to this bundle in the target."""
+
+    @property
+    def shown_arguments(self) -> tuple[str | None, ...]:
+        """None stands for a secret."""
+        return tuple(None if argument.secret else argument.value for argument in self.arguments)
 
 
 @attrs.frozen(kw_only=True)

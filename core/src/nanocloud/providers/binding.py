@@ -1,4 +1,7 @@
-"""The binding contract: run one command of a selected service on behalf of a dependant, inside an envelope."""
+"""The binding contract: run one command of a selected service on behalf of a dependant, inside an envelope.
+
+Which command runs when, over the life of a binding, is not the provider's business: see ``models/binding.py``.
+"""
 
 from __future__ import annotations
 

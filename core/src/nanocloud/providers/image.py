@@ -65,6 +65,8 @@ class CatalogEntry:
     description: str
     built: bool
     """Whether its image is here and needs no registry."""
+    labels: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    """What the image will say once it is built, where the provider knows that without it."""
 
 
 class PullProgress(Protocol):

@@ -39,6 +39,7 @@ class Envelope:
         self._id = hashlib.sha256(node_key).digest()[:_ID]
         self._cipher = AESGCM(node_key)
         self._digest_key = hmac.digest(node_key, b"nanocloud digest", "sha256")
+        self._signing_key = hmac.digest(node_key, b"nanocloud signature", "sha256")
 
     def seal(self, plaintext: bytes, context: str) -> bytes:
         """Encrypt; ``context`` must be given again to open."""
@@ -50,6 +51,15 @@ class Envelope:
     def digest(self, value: bytes, context: str) -> str:
         """32 hex digits that tell whether a value changed, and nothing about it to those without the node's key."""
         return hmac.digest(self._digest_key, context.encode() + b"\0" + value, "sha256").hex()[:32]
+
+    def sign(self, message: bytes, context: str) -> str:
+        """64 hex digits that only a holder of the node's key can make for that message and context."""
+        return hmac.digest(self._signing_key, context.encode() + b"\0" + message, "sha256").hex()
+
+    @property
+    def key_id(self) -> str:
+        """16 hex digits that tell one node key from another, and nothing else about it."""
+        return self._id.hex()
 
     def unseal(self, sealed: bytes, context: str) -> bytes:
         """Decrypt what ``seal`` made.
@@ -74,10 +84,15 @@ class Envelope:
             raise CorruptError(f"{context}: the sealed value was changed or belongs elsewhere") from None
 
 
+def new_key() -> bytes:
+    """A key for an ``Envelope``."""
+    return os.urandom(_KEY)
+
+
 def create_key(path: Path) -> None:
     """Make the node key unless it is there; a lost key loses every secret, so it is never replaced."""
     if not path.exists():
-        write_durably(path, os.urandom(_KEY))
+        write_durably(path, new_key())
 
 
 def load_envelope(path: Path) -> Envelope:

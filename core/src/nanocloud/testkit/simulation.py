@@ -204,7 +204,7 @@ class Simulation:
             events=events,
             profiles=profiles,
             planner=Planner(store=store, profiles=profiles, images=images, expand=expander([macros.BuiltinMacros()])),
-            uninstaller=Uninstaller(store=store, profiles=profiles),
+            uninstaller=Uninstaller(store=store, profiles=profiles, events=events, binding_provider=self.binding.name),
             authority=self.authority,
             envelope=envelope,
             binding_provider=self.binding.name,
@@ -220,7 +220,7 @@ class Simulation:
             logs=self.folder / "logs",
             clock=now,
         )
-        server = Server(storage=storage, store=store, profiles=profiles, kubelet=kubelet)
+        server = Server(storage=storage, store=store, profiles=profiles, planner=parts.planner, kubelet=kubelet)
         workers: Sequence[Controller] = (
             BundleController(parts),
             Kubelet(kubelet),
@@ -242,6 +242,7 @@ class Server:
     storage: _CountedStorage = attrs.field(repr=False)
     store: ObjectStore = attrs.field(repr=False)
     profiles: ProfileStore = attrs.field(repr=False)
+    planner: Planner = attrs.field(repr=False)
     kubelet: KubeletParts = attrs.field(repr=False)
 
     # ---- what a user does --------------------------------------------------------------------------------------------

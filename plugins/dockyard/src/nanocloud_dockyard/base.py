@@ -95,8 +95,8 @@ def make(
     )
     if apt.sources is None:
         write_durably(folder / "default-sources.list", (apt.folder / "sources.list").read_bytes())
-    for name in ("Containerfile", "install-packages"):
-        shutil.copyfile(_DEFINITION / name, context / name)
+    for file in _DEFINITION.iterdir():
+        shutil.copyfile(file, context / file.name)
     progress(f"importing {REFERENCE}")
     digest = buildah.build(context, tag=REFERENCE, timestamp=EPOCH)
     record = BaseRecord(definition=definition(), digest=digest)

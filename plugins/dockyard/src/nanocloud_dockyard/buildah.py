@@ -79,12 +79,14 @@ class Buildah:
         tag: str,
         timestamp: int,
         labels: Mapping[str, str] | None = None,
+        contexts: Mapping[str, Path] | None = None,
         mounts: Sequence[tuple[Path, str, str]] = (),
         on_line: Callable[[str], None] = lambda line: None,
     ) -> str:
         """Build the Containerfile in ``context`` and return the image's id (the digest of its configuration).
 
         Args:
+            contexts: folders that ``COPY --from=<name>`` takes files from.
             mounts: host path, path in RUN steps, ``ro`` or ``rw``; nothing of them stays in the image.
         """
         id_file = self.scratch / "image-id"
@@ -92,6 +94,7 @@ class Buildah:
         self._buildah(
             *("build", *BUILD_OPTIONS, "--pull=never", f"--timestamp={timestamp}", f"--iidfile={id_file}"),
             *(f"--label={name}={value}" for name, value in (labels or {}).items()),
+            *(f"--build-context={name}={folder}" for name, folder in (contexts or {}).items()),
             *(f"--volume={source}:{target}:{mode}" for source, target, mode in mounts),
             *(f"--tag={tag}", f"--file={context / 'Containerfile'}", str(context)),
             on_line=on_line,

@@ -1,7 +1,8 @@
 """Builds catalogue images: recipe and base in, one image in the node's layout out. A second build does nothing.
 
-Folder ``state_dir/images/builder/``: ``lock``, ``base.json`` (see base.py), ``store/`` (see buildah.py), ``apt/`` (the
-host's apt settings), ``cache/`` (downloaded packages). All of it can be deleted at any time but during a build.
+Folder ``state_dir/images/builder/``: ``lock``, ``base.json`` (see base.py), ``store/`` (see buildah.py), ``apt/`` and
+``registries/`` (the host's settings), ``cache/`` (downloaded packages), ``artifacts/`` (see artifacts.py). All of it
+can be deleted at any time but during a build.
 
 An image is up to date when its recipe key is: SHA-256 over the recipe's files and labels, the base's digest and the
 builder's options. One build runs at a time; the others wait for the lock. Synchronous, for the command line only.
@@ -24,10 +25,19 @@ import attrs
 
 from nanocloud.errors import CommandError, ForbiddenError, ProviderError
 from nanocloud.files import private_folder
-from nanocloud_dockyard import base, build_process, buildah, host_apt, layout_writer, recipes
+from nanocloud_dockyard import (
+    artifacts,
+    base,
+    build_process,
+    buildah,
+    host_apt,
+    host_registries,
+    layout_writer,
+    recipes,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from nanocloud_dockyard.layout_writer import Published
@@ -71,17 +81,25 @@ class Builder:
         self._folder = state_dir / "images" / "builder"
         self.layout = state_dir / "images" / "layout"
 
-    def build(self, service: str, *, rebuild_base: bool = False, force: bool = False) -> BuildResult:
+    def build(
+        self,
+        service: str,
+        *,
+        rebuild_base: bool = False,
+        force: bool = False,
+        arguments: Mapping[str, str] | None = None,
+    ) -> BuildResult:
         """Bring the image of ``service`` up to date.
 
         Args:
             rebuild_base: make the base anew first, with the newest packages; all recipes then differ from their images.
             force: build although nothing changed, with the newest packages.
+            arguments: for an artifact's argument: a URL or a local file to take it from.
 
         Raises:
             NotFoundError, InvalidError: no such recipe, or a broken one.
             ForbiddenError: not root. ProviderError: a tool is missing.
-            BuildError: the builder failed.
+            ImageError: a file that the recipe fetches cannot be had. BuildError: the builder failed.
         """
         started = time.monotonic()
         recipe = recipes.load(service, self._catalog)
@@ -92,7 +110,7 @@ class Builder:
             # Somebody else may have built it while this process waited.
             if not rebuild_base and not force and (image := self._up_to_date(recipe)):
                 return BuildResult(image=image, built=False, seconds=time.monotonic() - started)
-            image = self._build(recipe, lock, rebuild_base=rebuild_base)
+            image = self._build(recipe, lock, rebuild_base=rebuild_base, arguments=arguments or {})
         return BuildResult(image=image, built=True, seconds=time.monotonic() - started)
 
     def up_to_date(self, service: str) -> bool:
@@ -108,13 +126,21 @@ class Builder:
         image = self.images().get(recipe.service)
         return image if record and image and image.recipe == _key(recipe, record) else None
 
-    def _build(self, recipe: Recipe, lock: int, *, rebuild_base: bool) -> Published:
+    def _build(self, recipe: Recipe, lock: int, *, rebuild_base: bool, arguments: Mapping[str, str]) -> Published:
         service = recipe.service
         private_folder(self._folder)
         builder = buildah.Buildah(self._folder / "store", self._runner(service, lock))
         with self._explained(service, service):
             builder.open()
             apt = host_apt.capture(self._folder / "apt", base.SUITE)
+            registries = host_registries.capture(self._folder / "registries", epoch=base.EPOCH)
+        files = artifacts.provide(
+            recipe,
+            self._folder / "artifacts",
+            builder.scratch / "artifacts",
+            arguments=arguments,
+            progress=partial(self._progress, service),
+        )
         record = None if rebuild_base else base.current(self._folder)
         if record is None or not builder.has(base.REFERENCE):
             record = self._make_base(lock, apt)
@@ -125,7 +151,8 @@ class Builder:
                 tag=tag,
                 timestamp=base.EPOCH,
                 labels=recipe.labels,
-                mounts=self._mounts(apt),
+                contexts={"artifacts": files} if files else {},
+                mounts=[*self._mounts(apt), *registries.mounts(self._folder / "cache" / "registries")],
                 on_line=partial(self._show_step, service),
             )
             self._progress(service, "storing")
@@ -139,6 +166,7 @@ class Builder:
 
     def _make_base(self, lock: int, apt: host_apt.HostApt) -> base.BaseRecord:
         run = self._runner("base", lock)
+        artifacts.collect(self._folder / "artifacts", self._known_artifacts())
         shutil.rmtree(self._folder / "cache", ignore_errors=True)  # else it would keep every version there ever was
         with self._explained("base", base.REFERENCE):
             return base.make(
@@ -148,6 +176,10 @@ class Builder:
                 run,
                 partial(self._progress, base.REFERENCE),
             )
+
+    def _known_artifacts(self) -> set[str]:
+        known = [recipes.load(service, self._catalog) for service in recipes.services(self._catalog)]
+        return {artifact.sha256 for recipe in known for artifact in recipe.artifacts}
 
     def _mounts(self, apt: host_apt.HostApt) -> list[tuple[Path, str, str]]:
         """The host's way to packages, read-only, and what apt downloads: kept for the next build, in no layer."""

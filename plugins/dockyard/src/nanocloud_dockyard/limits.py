@@ -34,3 +34,5 @@ MAX_LAYERS = 127
 """What Docker allows; overlayfs itself stops at 500."""
 MAX_TOKEN_BYTES = 64 * KIB
 MAX_REDIRECTS = 5
+MAX_ARTIFACT_BYTES = 4 * GIB
+"""One file that a recipe fetches."""

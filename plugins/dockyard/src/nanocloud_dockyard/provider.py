@@ -134,6 +134,17 @@ class Dockyard(ImageProvider):
         await trio.to_thread.run_sync(self._store.sweep)
         return gone
 
+    async def configuration(self, digest: Digest) -> bytes:
+        """The configuration document of an image that was resolved here, as it is."""
+        return await trio.to_thread.run_sync(self._configuration, digest)
+
+    def _configuration(self, digest: Digest) -> bytes:
+        manifest = self._store.blob(digest)
+        document = self._store.blob(parse_manifest(manifest, f"image {digest}").config.digest) if manifest else None
+        if document is None:
+            raise NotFoundError(f"image {digest} is not on this node")
+        return document
+
     def _fresh(self, seconds: float) -> set[Digest]:
         since = trio.current_time() - seconds
         self._touched = {digest: at for digest, at in self._touched.items() if at > since}

@@ -3,10 +3,12 @@
 A recipe is ``catalog/<service>/`` with
 
 - ``Containerfile``: ordinary, ``FROM nanocloud/debian:12``; the folder is its context;
-- ``recipe.toml``: ``description``, and ``capabilities`` where the service cannot do without;
+- ``recipe.toml``: ``description``; ``capabilities`` where the service cannot do without; a table ``[[artifact]]`` for
+  each file that is fetched by URL and digest (see ``Artifact``);
 - ``options.json`` and ``exports.json``: the labels ``io.nanocloud.options`` and ``io.nanocloud.exports``, laid out for
   people. The builder gives them to the image as one line. Their grammar is the planner's business; here only the JSON
-  shape is checked, so that a slip shows where it was made.
+  shape is checked, so that a slip shows where it was made;
+- ``notes.md``: what the service's page says beyond that (see pages.py); an image does not depend on it.
 
 Folders whose name begins with ``_`` are no services.
 """
@@ -30,11 +32,25 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 CATALOG = Path(__file__).with_name("catalog")
+NOTES = "notes.md"
 
 _SERVICE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")  # RFC 1123 label, as a Bundle's spec.service
 _CAPABILITY = re.compile(r"CAP_[A-Z_]{2,40}")
+_FILE, _ARGUMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}"), re.compile(r"[A-Z][A-Z0-9_]{0,63}")
+_URL, _SHA256 = re.compile(r"https://[^\s@/?#]+/[^\s?#]+"), re.compile(r"[0-9a-f]{64}")
 _FILES_LIMIT, _BYTES_LIMIT = 1000, 16 * 1024 * 1024
 _REQUIRED = ("Containerfile", "recipe.toml", "options.json", "exports.json")
+
+
+@attrs.frozen(kw_only=True)
+class Artifact:
+    """A file that the builder fetches; the Containerfile takes it with ``COPY --from=artifacts <file> ...``."""
+
+    file: str
+    url: str
+    sha256: str
+    argument: str | None = None
+    """The build argument that names a mirror's URL or a local file instead."""
 
 
 @attrs.frozen(kw_only=True)
@@ -43,6 +59,7 @@ class RecipeSettings:
 
     description: str
     capabilities: tuple[str, ...] = ()
+    artifact: tuple[Artifact, ...] = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -64,8 +81,9 @@ class Recipe:
     capabilities: tuple[str, ...]
     options: dict[str, list[str]]
     exports: Exports
+    artifacts: tuple[Artifact, ...]
     digest: str
-    """SHA-256 (hex) over the names and contents of all files."""
+    """SHA-256 (hex) over the names and contents of all files that an image can depend on."""
 
     @property
     def labels(self) -> dict[str, str]:
@@ -114,6 +132,7 @@ def load(service: str, catalog: Path = CATALOG) -> Recipe:
             raise InvalidError(
                 f"recipe {service}, recipe.toml: capabilities holds {capability!r}; it must be a name as CAP_CHOWN"
             )
+    _check_artifacts(settings.artifact, f"recipe {service}, recipe.toml")
     return Recipe(
         service=service,
         folder=folder,
@@ -121,14 +140,37 @@ def load(service: str, catalog: Path = CATALOG) -> Recipe:
         capabilities=settings.capabilities,
         options=_options(folder / "options.json"),
         exports=structure(_json(folder / "exports.json"), Exports, what=f"recipe {service}, exports.json"),
+        artifacts=settings.artifact,
         digest=folder_digest(folder),
     )
 
 
+def _check_artifacts(artifacts: Sequence[Artifact], where: str) -> None:
+    for artifact in artifacts:
+        for field, value, form, allowed in (
+            ("file", artifact.file, _FILE, "a plain file name"),
+            ("url", artifact.url, _URL, "an https address"),
+            ("sha256", artifact.sha256, _SHA256, "64 digits of lower-case hex"),
+            ("argument", artifact.argument or "X", _ARGUMENT, "a name of upper-case letters, digits and _"),
+        ):
+            if not form.fullmatch(value):
+                raise InvalidError(f"{where}: artifact {field} is {value!r}; it must be {allowed}")
+    for field, values in (
+        ("file", [artifact.file for artifact in artifacts]),
+        ("argument", [artifact.argument for artifact in artifacts if artifact.argument]),
+    ):
+        for value in values:
+            if values.count(value) > 1:
+                raise InvalidError(f"{where}: two artifacts have the {field} {value!r}")
+
+
 def folder_digest(folder: Path) -> str:
-    """SHA-256 (hex) over a folder's files: names, sizes, contents; not modes or times, which a checkout may change."""
+    """SHA-256 (hex) over a folder's files: names, sizes, contents; not modes or times, which a checkout may change.
+
+    Better words in ``notes.md`` are no reason to build anew.
+    """
     digest, size = hashlib.sha256(), 0
-    for number, path in enumerate(_files(folder), start=1):
+    for number, path in enumerate((path for path in _files(folder) if path != folder / NOTES), start=1):
         content = path.read_bytes()
         size += len(content)
         if number > _FILES_LIMIT or size > _BYTES_LIMIT:

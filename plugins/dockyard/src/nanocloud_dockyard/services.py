@@ -34,14 +34,14 @@ def entries(layout: Path, registry: str | None) -> list[CatalogEntry]:
 def _entry(service: str, layout: Path, registry: str | None, *, built: bool) -> CatalogEntry:
     remote = registry_reference(registry, service)
     reference = f"oci:{layout}:{service}" if built else str(remote or service)
-    return CatalogEntry(service=service, reference=reference, description=_description(service), built=built)
-
-
-def _description(service: str) -> str:
     try:
-        return recipes.load(service).description
+        recipe = recipes.load(service)
     except NotFoundError:
-        return "built here; this version of Nanocloud has no recipe for it"
+        description = "built here; this version of Nanocloud has no recipe for it"
+        return CatalogEntry(service=service, reference=reference, description=description, built=built)
+    return CatalogEntry(
+        service=service, reference=reference, description=recipe.description, built=built, labels=recipe.labels
+    )
 
 
 def missing(service: str, registry: str | None, *, layout: Path | None = None) -> NotFoundError:

@@ -13,7 +13,12 @@ mkdir "$root/etc/apt/sources.list.d"
 : > "$root/etc/resolv.conf"
 : > "$root/etc/hostname"
 chmod 0644 "$root/etc/hosts" "$root/etc/resolv.conf" "$root/etc/hostname"
-mkdir -p "$root/usr/lib/nanocloud/host-apt"
+mkdir -p "$root/usr/lib/nanocloud/host-apt" "$root/usr/lib/nanocloud/host-registries" "$root/var/cache/nanocloud"
+
+# Manuals are left out, but update-alternatives stops a package's installation where their folders are missing.
+for section in 1 2 3 4 5 6 7 8; do
+    mkdir -p "$root/usr/share/man/man$section"
+done
 
 # Differs from run to run, and nothing reads it.
 rm -rf "$root"/var/log/* "$root"/var/cache/ldconfig/aux-cache "$root"/var/cache/debconf/*-old "$root"/etc/*- \

@@ -14,16 +14,7 @@ if [ -r "${WORDPRESS_TLS_CA:-}" ]; then
     cat "$WORDPRESS_TLS_CA" >> /tmp/wordpress/ca.pem
 fi
 
-{
-    echo 'listen 8080;'
-    [ ! -e /proc/net/if_inet6 ] || echo 'listen [::]:8080;'
-    if [ -r "${WORDPRESS_TLS_KEY:-}" ] && [ -r "${WORDPRESS_TLS_CERT:-}" ]; then
-        echo 'listen 8443 ssl;'
-        [ ! -e /proc/net/if_inet6 ] || echo 'listen [::]:8443 ssl;'
-        echo "ssl_certificate $WORDPRESS_TLS_CERT;"
-        echo "ssl_certificate_key $WORDPRESS_TLS_KEY;"
-    fi
-} > /tmp/wordpress/listen.conf
+/usr/lib/nanocloud/nginx-listen "${WORDPRESS_TLS_KEY:-}" "${WORDPRESS_TLS_CERT:-}" > /tmp/wordpress/listen.conf
 
 php=(php8.2 -d openssl.cafile=/tmp/wordpress/ca.pem -d display_errors=stderr)
 "${php[@]}" /usr/share/nanocloud/install.php

@@ -1,0 +1,140 @@
+"""Taking back what bindings made: a Binding of the action Revoke, which belongs to the target.
+
+The debt passes from the dependant to the target: first the revocation is written, then what recorded the binding goes.
+So nothing is forgotten by a crash in between, and a target that is stopped when its dependant goes revokes when it runs
+again. A target that was removed, or installed anew, has nothing to revoke.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import orjson
+
+from nanocloud.kubelet.binding_order import MAX_ATTEMPTS, has_begun, is_revocation
+from nanocloud.models.binding import BINDING, BindingAction, BindingPhase, spec_of
+from nanocloud.models.bundle import BUNDLE, BUNDLE_LABEL
+from nanocloud.models.meta import condition_is_true, is_deleting, name_of, namespace_of, owner_reference, uid_of
+from nanocloud.models.pod import POD
+from nanocloud.objects import ObjectExistsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from nanocloud.models.binding import BindingSpec
+    from nanocloud.models.meta import Object
+    from nanocloud.objects import ObjectStore
+    from nanocloud.planning.profile import BindingRecord
+
+IN_PLACE_OF_SECRETS = "/dev/null"
+"""Stands for a secret argument: taking access away needs no password."""
+
+
+@attrs.frozen(kw_only=True)
+class Made:
+    """What a binding made in a target, as far as undoing it needs to know."""
+
+    binding_id: str
+    target: str
+    target_uid: str
+    command: str
+    arguments: tuple[str | None, ...]
+    owned: Mapping[str, str]
+
+    @classmethod
+    def of_record(cls, binding_id: str, record: BindingRecord) -> Made:
+        return cls(
+            binding_id=binding_id,
+            target=record.target,
+            target_uid=record.target_uid,
+            command=record.command,
+            arguments=record.arguments,
+            owned=record.owned,
+        )
+
+    @classmethod
+    def of_binding(cls, spec: BindingSpec) -> Made:
+        return cls(
+            binding_id=spec.binding_id,
+            target=spec.target,
+            target_uid=spec.target_uid,
+            command=spec.command,
+            arguments=tuple(argument.value for argument in spec.arguments),
+            owned=spec.owned,
+        )
+
+    def name(self, bundle: str) -> str:
+        """Of the revocation; the same for the same thing, so writing it twice is writing it once."""
+        what = orjson.dumps([self.target, self.target_uid, self.command, self.arguments])
+        return f"{bundle}-revoke-{hashlib.sha256(what).hexdigest()[:12]}"
+
+
+async def ensure_revocation(store: ObjectStore, bundle: Object, made: Made, provider: str) -> None:
+    """Write the revocation, unless the target is gone, or another one by now."""
+    target = await store.find(BUNDLE, namespace_of(bundle), made.target)
+    if target is None or is_deleting(target) or (made.target_uid and uid_of(target) != made.target_uid):
+        return
+    spec: dict[str, Any] = {
+        "bundle": name_of(bundle),
+        "target": made.target,
+        "targetUid": uid_of(target),
+        "bindingId": made.binding_id,
+        "provider": provider,
+        "command": made.command,
+        "action": BindingAction.REVOKE.value,
+        "arguments": [{"value": IN_PLACE_OF_SECRETS if value is None else value} for value in made.arguments],
+        "owned": dict(made.owned),
+    }
+    meta = {
+        "name": made.name(name_of(bundle)),
+        "namespace": namespace_of(bundle),
+        "labels": {BUNDLE_LABEL: name_of(bundle)},
+        "ownerReferences": [owner_reference(target)],
+    }
+    try:
+        await store.create(BINDING, {"metadata": meta, "spec": spec})
+    except ObjectExistsError:
+        return
+
+
+async def begun(store: ObjectStore, bundle: Object) -> list[Made]:
+    """What the bundle's Binding objects have made or may have made, and can be taken back."""
+    return [
+        Made.of_binding(spec)
+        for binding in await of_bundle(store, bundle)
+        if (spec := spec_of(binding)).revocable and not is_revocation(spec) and has_begun(binding)
+    ]
+
+
+async def awaited(store: ObjectStore, bundle: Object) -> set[str]:
+    """Targets that revoke something of the bundle now; for one that does not run nobody waits."""
+    found = set()
+    for binding in await of_bundle(store, bundle):
+        spec, status = spec_of(binding), binding.get("status") or {}
+        if not is_revocation(spec) or int(status.get("attempts", 0)) >= MAX_ATTEMPTS:
+            continue
+        pod = await store.find(POD, namespace_of(bundle), f"{spec.target}-0")
+        if pod is not None and not is_deleting(pod) and condition_is_true(pod, "Ready"):
+            found.add(spec.target)
+    return found
+
+
+async def outstanding(store: ObjectStore, bundle: Object) -> list[Object]:
+    """Revocations of the bundle that are not done."""
+    return [
+        binding
+        for binding in await of_bundle(store, bundle)
+        if is_revocation(spec_of(binding))
+        and (binding.get("status") or {}).get("phase") != BindingPhase.COMPLETED.value
+    ]
+
+
+async def of_bundle(store: ObjectStore, bundle: Object) -> list[Object]:
+    """All Bindings that the bundle asked for, whoever owns them now."""
+
+    def mine(binding: Object) -> bool:
+        return bool(binding["spec"]["bundle"] == name_of(bundle))
+
+    return (await store.list(BINDING, namespace_of(bundle), matches=mine)).items

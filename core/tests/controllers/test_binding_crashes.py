@@ -1,0 +1,163 @@
+"""Kill the server, the command or the container at every step of a binding's life: two hundred points and more.
+
+The end is always one account with one password that works, recorded once; and after the removal no account at all.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import pytest
+
+from nanocloud.models.binding import BINDING
+from nanocloud.models.bundle import BUNDLE
+from nanocloud.providers.binding import BindingResult
+from nanocloud.testkit.accounts import EXPORTS, FakeAccounts
+from nanocloud.testkit.planning import MARIADB, WORDPRESS
+from nanocloud.testkit.simulation import Simulation
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from trio.testing import MockClock
+
+    from nanocloud.testkit.simulation import Server
+
+SITE = {key: value for key, value in WORDPRESS.items() if key != "port_1"}
+LEAST_POINTS = 200
+COUNTED: dict[str, int] = {}
+
+
+class Machine(Simulation):
+    """One with a database that keeps accounts, installed by the user, so that it stays."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        super().__init__(folder)
+        self.add_image("mariadb", MARIADB, exports=EXPORTS)
+        self.add_image("wordpress", SITE)
+        self.fake_binding.handler = self.accounts = FakeAccounts(when_stopped=self._stop_target)
+        self.stop_target = False
+
+    def _stop_target(self) -> None:
+        if self.stop_target:
+            (mariadb,) = [c for c in self.runtime.running if self.runtime.containers[c].spec.hostname == "mariadb"]
+            self.runtime.exit(mariadb, 137)
+
+    async def live(self, body: Callable[[Server], Awaitable[None]], *, crash_at: int | None = None) -> int:
+        self.steps.crash_at = crash_at
+        async with self.run() as server:
+            await body(server)
+        return self.steps.taken
+
+
+async def begin(server: Server) -> None:
+    await server.install("mariadb")
+    await server.ready("mariadb")
+    await server.settle()
+
+
+async def install(server: Server) -> None:
+    if await server.bundle("wordpress") is None:
+        await server.install("wordpress")
+    await server.ready("wordpress")
+    await server.settle()
+
+
+async def remove(server: Server) -> None:
+    if found := await server.bundle("wordpress"):
+        if not found["metadata"].get("deletionTimestamp"):
+            await server.uninstall("wordpress")
+        await server.gone("wordpress")
+
+    async def is_revoked() -> bool:  # by a target that had ended, once it is back
+        return await server.names(BINDING) == []
+
+    await server.until(is_revoked, "nothing is left to revoke")
+    await server.settle()
+
+
+async def check(machine: Machine, where: str) -> None:
+    """What has to be true in the end, whatever happened before."""
+
+    async def installed(server: Server) -> None:
+        await install(server)
+        profile = await server.profiles.get("default", "wordpress")
+        assert profile is not None, where
+        assert set(machine.accounts.users) == {"wordpress"}, where
+        assert machine.accounts.users["wordpress"].password == profile.options["database_password"].value, where
+        assert machine.accounts.users["wordpress"].databases == {"wordpress"}, where
+        assert [(r.command, r.result) for r in profile.bindings.values()] == [
+            ("create_user", BindingResult.COMPLETED)
+        ], where
+        assert len(await server.names(BINDING)) == 1, where
+
+    await machine.live(installed)
+    await machine.live(lambda server: check_removed(machine, server, where))
+
+
+async def check_removed(machine: Machine, server: Server, where: str) -> None:
+    await remove(server)
+    assert machine.accounts.users == {}, where
+    assert await server.names(BINDING) == [], where
+    assert await server.names(BUNDLE) == ["mariadb"], where
+
+
+async def test_the_server_is_killed_at_every_step_of_an_installation(tmp_path: Path, mock_clock: MockClock) -> None:
+    for number in itertools.count(1):
+        machine = Machine(tmp_path / str(number))
+        await machine.live(begin)
+        if await machine.live(install, crash_at=number) < number:
+            COUNTED["server, install"] = number
+            break
+        await check(machine, f"server killed at step {number}, {machine.steps.last}")
+
+
+async def test_the_server_is_killed_at_every_step_of_a_removal(tmp_path: Path, mock_clock: MockClock) -> None:
+    for number in itertools.count(1):
+        machine = Machine(tmp_path / str(number))
+        await machine.live(begin)
+        await machine.live(install)
+        if await machine.live(remove, crash_at=number) < number:
+            COUNTED["server, removal"] = number
+            break
+        where = f"server killed at step {number}, {machine.steps.last}"
+        await machine.live(lambda server: check_removed(machine, server, where))  # noqa: B023
+
+
+@pytest.mark.parametrize("kind", ["command", "container"])
+async def test_commands_and_containers_are_killed_at_every_step_of_a_command(
+    tmp_path: Path, mock_clock: MockClock, kind: str
+) -> None:
+    for number in itertools.count(1):
+        machine = Machine(tmp_path / str(number))
+        await machine.live(begin)
+        machine.accounts.stop_at, machine.stop_target = number, kind == "container"
+        await machine.live(install)
+        await machine.live(remove)
+        if machine.accounts.steps < number:
+            COUNTED[kind] = number
+            break
+        assert machine.accounts.users == {}, f"{kind} killed at step {number}"
+        await check(machine, f"{kind} killed at step {number}")
+
+
+async def test_the_server_is_killed_while_it_heals_from_a_killed_command(tmp_path: Path, mock_clock: MockClock) -> None:
+    """Some steps of the whole, for each place where the command had been killed before."""
+    points = 0
+    for stopped in range(1, 7):
+        for number in itertools.count(stopped, 7):
+            machine = Machine(tmp_path / f"{stopped}-{number}")
+            await machine.live(begin)
+            machine.accounts.stop_at = stopped
+            if await machine.live(install, crash_at=number) < number:
+                break
+            points += 1
+            await check(machine, f"command killed at {stopped}, server at {number}, {machine.steps.last}")
+    COUNTED["both"] = points
+
+
+def test_it_were_two_hundred_points() -> None:
+    assert sum(COUNTED.values()) >= LEAST_POINTS, COUNTED

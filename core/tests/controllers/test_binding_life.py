@@ -1,0 +1,340 @@
+"""What becomes of a binding: verified, rotated, revoked; by whom, when, and never for somebody else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from nanocloud.errors import InvalidError, NotFoundError
+from nanocloud.kubelet.bindings import MAX_ATTEMPTS
+from nanocloud.models.binding import BINDING
+from nanocloud.models.bundle import BUNDLE
+from nanocloud.models.meta import name_of
+from nanocloud.testkit.accounts import EXPORTS, FakeAccounts
+from nanocloud.testkit.planning import MARIADB, WORDPRESS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from trio.testing import MockClock
+
+    from nanocloud.providers.binding import BindingCall
+    from nanocloud.testkit.simulation import Server, Simulation
+
+SITE = {key: value for key, value in WORDPRESS.items() if key != "port_1"}  # two of them on one node
+
+
+@pytest.fixture
+def accounts(machine: Simulation) -> FakeAccounts:
+    machine.add_image("mariadb", MARIADB, exports=EXPORTS)
+    machine.add_image("wordpress", SITE)
+    machine.fake_binding.handler = FakeAccounts()
+    return machine.fake_binding.handler
+
+
+async def password_of(server: Server, bundle: str) -> str:
+    profile = await server.profiles.get("default", bundle)
+    assert profile is not None
+    return profile.options["database_password"].value
+
+
+async def started(server: Server, *bundles: str) -> None:
+    await server.install("mariadb")
+    for bundle in bundles:
+        await server.install("wordpress", name=bundle, database_name=bundle, database_user=bundle)
+    await server.ready("mariadb", *bundles)
+    await server.settle()
+
+
+def ran(machine: Simulation) -> list[str]:
+    return [call.command for call in machine.fake_binding.runs]
+
+
+async def test_a_binding_counts_once_it_is_verified(
+    machine: Simulation, mock_clock: MockClock, accounts: FakeAccounts
+) -> None:
+    async with machine.run() as server:
+        await started(server, "blog")
+        assert ran(machine) == ["create_user", "verify_user"]
+        assert accounts.users["blog"].password == await password_of(server, "blog")
+        (binding,) = (await server.status("blog"))["bindings"]
+        assert (binding["command"], binding["attempts"], binding["exitCode"]) == ("create_user", 1, 0)
+
+
+async def test_a_binding_that_does_not_verify_is_made_again(
+    machine: Simulation, mock_clock: MockClock, accounts: FakeAccounts
+) -> None:
+    def forgetful(call: BindingCall) -> int | None:
+        if call.command == "verify_user" and len(machine.fake_binding.runs) == 2:
+            accounts.users.clear()
+        return accounts(call)
+
+    machine.fake_binding.handler = forgetful
+    async with machine.run() as server:
+        await started(server, "blog")
+        assert ran(machine) == ["create_user", "verify_user"] * 2
+        (binding,) = (await server.status("blog"))["bindings"]
+        assert binding["attempts"] == 2
+
+
+async def test_what_never_verifies_fails_and_says_which_command(
+    machine: Simulation, mock_clock: MockClock, accounts: FakeAccounts
+) -> None:
+    machine.fake_binding.handler = lambda call: 1 if call.command == "verify_user" else accounts(call)
+    async with machine.run() as server:
+        await server.install("wordpress")
+        status = await server.reason("wordpress", "BindingFailed")
+        assert "verify_user in mariadb ended with 1" in status["message"]
+
+
+async def test_a_changed_secret_alone_is_rotated(
+    machine: Simulation, mock_clock: MockClock, accounts: FakeAccounts
+) -> None:
+    async with machine.run() as server:
+        await started(server, "blog")
+        await server.change("blog", options={"database_password": "another"})
+        await server.ready("blog")
+        assert ran(machine)[2:] == ["rotate_user", "verify_user"]
+        assert accounts.users["blog"].password == "another"
+
+
+async def test_uninstalling_revokes_and_leaves_the_others(
+    machine: Simulation, mock_clock: MockClock, accounts: FakeAccounts
+) -> None:
+    async with machine.run() as server:
+        await started(server, "blog", "shop")
+        await server.uninstall("blog")
+        await server.gone("blog")
+        assert set(accounts.users) == {"shop"}
+        assert accounts.databases == {"blog", "shop"}, "data stays"
+        call = machine.fake_binding.runs[-1]
+        assert (call.command, [a.value for a in call.arguments]) == ("revoke_user", ["blog", "blog", "/dev/null"])
+        assert not any(argument.secret for argument in call.arguments)
+        assert all(o["spec"]["bundle"] == "shop" for o in (await server.store.list(BINDING)).items)
+        assert (await server.status("shop"))["phase"] == "Running"
+
+
+async def test_a_service_that_goes_along_is_not_asked_to_revoke(
+    machine: Simulation, mock_clock: MockClock, accounts: FakeAccounts
+) -> None:
+    async with machine.run() as server:
+        await server.install("wordpress")
+        await server.ready("wordpress")
+        await server.uninstall("wordpress")
+        await server.gone("wordpress", "mariadb")
+        assert "revoke_user" not in ran(machine)
+
+
+async def test_a_stopped_target_revokes_when_it_runs_again(
+    machine: Simulation, mock_clock: MockClock, accounts: FakeAccounts
+) -> None:
+    async with machine.run() as server:
+        await started(server, "blog")
+        await server.change("mariadb", start=False)
+        await server.reason("mariadb", "Stopped")
+        await server.uninstall("blog")
+        await server.gone("blog")
+        assert set(accounts.users) == {"blog"}
+        assert "BindingNotRevoked" in await server.reasons("mariadb")
+    async with machine.run() as server:
+        await server.change("mariadb", start=True)
+        await server.until(lambda: _nobody(accounts))
+        await server.settle()
+        assert await server.names(BINDING) == []
+
+
+async def _nobody(accounts: FakeAccounts) -> bool:
+    return not accounts.users
+
+
+async def test_a_name_that_is_still_to_be_revoked_is_free_again_once_it_is(
+    machine: Simulation, mock_clock: MockClock, accounts: FakeAccounts
+) -> None:
+    async with machine.run() as server:
+        await started(server, "blog")
+        await server.change("mariadb", start=False)
+        await server.reason("mariadb", "Stopped")
+        await server.uninstall("blog")
+        await server.gone("blog")
+        await server.install("wordpress", name="blog", database_name="blog", database_user="blog")
+        await server.change("mariadb", start=True)
+        await server.ready("blog")
+        await server.settle()
+        assert accounts.log[2:] == ["revoke_user", "create_user", "verify_user"]
+        assert accounts.users["blog"].password == await password_of(server, "blog")
+
+
+async def test_a_revocation_that_fails_does_not_hold_the_bundle_and_is_not_forgotten(
+    machine: Simulation, mock_clock: MockClock, accounts: FakeAccounts
+) -> None:
+    machine.fake_binding.handler = lambda call: 9 if call.command == "revoke_user" else accounts(call)
+    async with machine.run() as server:
+        await started(server, "blog")
+        await server.uninstall("blog")
+        await server.gone("blog")
+        assert ran(machine).count("revoke_user") == MAX_ATTEMPTS
+        assert "BindingNotRevoked" in await server.reasons("mariadb")
+        await server.pass_time(3600)
+        assert ran(machine).count("revoke_user") > MAX_ATTEMPTS
+        machine.fake_binding.handler = accounts
+        await server.until(lambda: _nobody(accounts))
+
+
+async def test_a_revocation_that_was_given_up_never_hits_what_was_made_again(
+    machine: Simulation, mock_clock: MockClock, accounts: FakeAccounts
+) -> None:
+    machine.fake_binding.handler = lambda call: 9 if call.command == "revoke_user" else accounts(call)
+    async with machine.run() as server:
+        await started(server, "blog")
+        await server.uninstall("blog")
+        await server.gone("blog")
+        await server.install("wordpress", name="blog", database_name="blog", database_user="blog")
+        await server.ready("blog")
+        machine.fake_binding.handler = accounts
+        await server.pass_time(3600)
+        assert accounts.users["blog"].password == await password_of(server, "blog")
+
+
+async def test_a_target_that_goes_takes_its_revocations_along(
+    machine: Simulation, mock_clock: MockClock, accounts: FakeAccounts
+) -> None:
+    machine.fake_binding.handler = lambda call: 9 if call.command == "revoke_user" else accounts(call)
+    async with machine.run() as server:
+        await started(server, "blog")
+        await server.uninstall("blog")
+        await server.pass_time(1)
+        await server.uninstall("mariadb")
+        await server.gone("blog", "mariadb")
+        assert await server.names(BINDING) == []
+
+
+async def test_a_renamed_account_takes_the_old_one_away(
+    machine: Simulation, mock_clock: MockClock, accounts: FakeAccounts
+) -> None:
+    async with machine.run() as server:
+        await started(server, "blog")
+        await server.change("blog", options={"database_user": "writer"})
+        await server.ready("blog")
+        assert accounts.log[2:] == ["revoke_user", "create_user", "verify_user"]
+        assert set(accounts.users) == {"writer"}
+        # The account of the same name in another database: what is revoked first is not revoked again.
+        await server.change("blog", options={"database_name": "elsewhere"})
+        await server.ready("blog")
+        await server.pass_time(600)
+        assert accounts.users["writer"].databases == {"elsewhere"}
+
+
+async def test_a_service_that_is_no_longer_selected_takes_its_account_back(
+    machine: Simulation, mock_clock: MockClock, accounts: FakeAccounts
+) -> None:
+    machine.add_image("wordpress", _without_database())
+    async with machine.run() as server:
+        await started(server, "blog")
+        await server.change("blog", options={"database": "none"})
+        await server.ready("blog")
+        await server.until(lambda: _nobody(accounts))
+        profile = await server.profiles.get("default", "blog")
+        assert profile is not None
+        assert profile.bindings == {}
+
+
+def _without_database() -> dict[str, Any]:
+    """The site with a database as a matter of choice."""
+    bound = SITE["database=&mariadb"]
+    return {
+        "database=&mariadb": bound,
+        "database=none": [],
+        "database_name": ["wordpress"],
+        "database_user": ["wordpress"],
+        "database_password": ["!rand 32 alnum"],
+        "volume_1": ["/var/www/html"],
+    }
+
+
+async def test_a_name_that_another_bundle_owns_is_refused_by_option(
+    machine: Simulation, mock_clock: MockClock, accounts: FakeAccounts
+) -> None:
+    async with machine.run() as server:
+        await started(server, "blog")
+        await server.install("wordpress", name="thief", database_name="mine", database_user="blog")
+        status = await server.reason("thief", "OptionsInvalid")
+        assert "spec.options.database_user: 'blog' in mariadb belongs to blog already" in status["message"]
+        assert accounts.users["blog"].password == await password_of(server, "blog")
+        assert accounts.users["blog"].databases == {"blog"}
+        # Once the owner is gone the name is free.
+        await server.uninstall("blog")
+        await server.ready("thief")
+        assert accounts.users["blog"].password == await password_of(server, "thief")
+
+
+async def test_of_two_that_ask_for_one_name_at_once_one_gets_it(
+    machine: Simulation, mock_clock: MockClock, accounts: FakeAccounts
+) -> None:
+    machine.fake_binding.calls.delay("run", 5)
+    async with machine.run() as server:
+        await server.install("mariadb")
+        await server.ready("mariadb")
+        for name in ("one", "two"):
+            await server.install("wordpress", name=name, database_name="same", database_user="same")
+
+        async def decided() -> bool:
+            phases = {(await server.status(name)).get("phase") for name in ("one", "two")}
+            return phases == {"Running", "Failed"}
+
+        await server.until(decided)
+        phases = {(await server.status(name))["phase"]: name for name in ("one", "two")}
+        assert accounts.users["same"].password == await password_of(server, phases["Running"])
+        assert "belongs to " + phases["Running"] in (await server.status(phases["Failed"]))["message"]
+        # The loser leaves without taking anything from the winner.
+        await server.uninstall(phases["Failed"])
+        await server.gone(phases["Failed"])
+        assert accounts.users["same"].password == await password_of(server, phases["Running"])
+
+
+async def test_a_running_command_ends_before_it_is_revoked(
+    machine: Simulation, mock_clock: MockClock, accounts: FakeAccounts
+) -> None:
+    machine.fake_binding.calls.delay("run", 60)
+    async with machine.run() as server:
+        await server.install("mariadb")
+        await server.ready("mariadb")
+        await server.install("wordpress", name="blog", database_name="blog", database_user="blog")
+
+        async def begun() -> bool:
+            return bool(machine.fake_binding.calls.log)
+
+        await server.until(begun)
+        await server.uninstall("blog")
+        await server.gone("blog")
+        assert accounts.log[0] == "create_user"
+        assert accounts.log[-1] == "revoke_user"
+        assert accounts.users == {}
+
+
+async def test_options_show_where_they_come_from(
+    machine: Simulation, mock_clock: MockClock, accounts: FakeAccounts
+) -> None:
+    async with machine.run() as server:
+        await started(server, "blog")
+        status = await server.status("blog")
+        assert status["optionSources"]["database_user"] == "given"
+        assert status["optionSources"]["database_host"] == "import of mariadb"
+        assert status["options"]["database_password"] == "********"
+
+
+async def test_planning_refuses_a_name_that_is_taken(
+    machine: Simulation, mock_clock: MockClock, accounts: FakeAccounts, tmp_path: Path
+) -> None:
+    async with machine.run() as server:
+        await started(server, "blog")
+        wanted: dict[str, Any] = {
+            "metadata": {"name": "other", "namespace": "default"},
+            "spec": {"service": "wordpress", "options": {"database_user": "blog", "database_name": "x"}},
+        }
+        with pytest.raises(InvalidError) as caught:
+            await server.planner.plan(wanted, imagine=True)
+        assert [problem.field for problem in caught.value.causes] == ["spec.options.database_user"]
+        assert name_of(await server.store.get(BUNDLE, "default", "blog")) == "blog"
+        with pytest.raises(NotFoundError):
+            await server.store.get(BUNDLE, "default", "other")
