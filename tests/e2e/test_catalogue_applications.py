@@ -1,4 +1,4 @@
-"""Two real applications in one real database: WordPress and MediaWiki, each with an account that reaches its own only."""
+"""Two real applications in one real database: WordPress and MediaWiki, each with an account for its own alone."""
 
 from __future__ import annotations
 

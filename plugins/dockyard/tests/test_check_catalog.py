@@ -14,7 +14,6 @@ from nanocloud.config import NodeConfig
 from nanocloud_dockyard import recipes
 from nanocloud_dockyard.builder import Builder
 from nanocloud_dockyard.check.checking import Checker
-from nanocloud_dockyard.check.findings import Level
 
 STATE = os.environ.get("NANOCLOUD_TEST_STATE")
 pytestmark = [
@@ -31,4 +30,5 @@ def test_image_of_the_catalogue_keeps_every_rule(service: str) -> None:
     config = NodeConfig(state_dir=state)
     checker = Checker(config=config, server=None, given={}, seconds=0.0, tell=print)
     report = checker.check(service)
-    assert report.level is Level.GOLD, report.text()
+    # How old an image is depends on when it was built, not on its recipe.
+    assert [finding for finding in report.findings if finding.rule != "image-age"] == [], report.text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import attrs
@@ -27,7 +28,12 @@ def _dockyard() -> None:
 
 @app.command()
 def build(
-    names: Annotated[list[str], typer.Argument(metavar="SERVICE...", help="Services to build.", show_default=False)],
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SERVICE|FOLDER...", help="Services to build, or folders with recipes: ./name.", show_default=False
+        ),
+    ],
     force: Annotated[bool, typer.Option("--force", help="Build although nothing changed.")] = False,
     rebuild_base: Annotated[bool, typer.Option("--rebuild-base", help="Make the base anew first.")] = False,
     build_args: Annotated[
@@ -36,13 +42,15 @@ def build(
     ] = None,
 ) -> None:
     """Build images from their recipes; what is up to date is left alone."""
-    known = {name: _arguments(name) for name in names}  # all names are known before the first build begins
+    places = {name: _place(name) for name in names}
+    known = {name: _arguments(*place) for name, place in places.items()}  # before the first build begins
     arguments = _given(build_args or (), known)
-    builder = Builder(load().state_dir, progress=_tell)
-    for index, name in enumerate(names):
+    state_dir = load().state_dir
+    for index, (name, (catalog, service)) in enumerate(places.items()):
+        builder = Builder(state_dir, catalog=catalog, progress=_tell)
         try:
             result = builder.build(
-                name,
+                service,
                 force=force,
                 rebuild_base=rebuild_base and index == 0,
                 arguments={argument: arguments[argument] for argument in known[name] if argument in arguments},
@@ -52,13 +60,25 @@ def build(
                 typer.echo(f"  | {printable(line)}", err=True)
             raise
         if result.built:
-            typer.echo(f"{name}: built in {result.seconds:.0f} s")
+            typer.echo(f"{service}: built in {result.seconds:.0f} s")
         else:
-            typer.echo(f"{name}: up to date")
+            typer.echo(f"{service}: up to date")
 
 
-def _arguments(service: str) -> list[str]:
-    return [artifact.argument for artifact in recipes.load(service).artifacts if artifact.argument]
+def _place(name: str) -> tuple[Path, str]:
+    """Where a recipe lies, and its service: what holds a slash is a folder, whose name is the service's."""
+    if "/" not in name:
+        return recipes.CATALOG, name
+    folder = Path(name).resolve()
+    if not (folder / "Containerfile").is_file():
+        raise UsageError(f"{name} is no folder with a recipe: it has no Containerfile")
+    if folder.name not in recipes.services(folder.parent):
+        raise UsageError(f"{name}: {folder.name!r} is no name for a service: a-z, 0-9 and '-', at most 63 characters")
+    return folder.parent, folder.name
+
+
+def _arguments(catalog: Path, service: str) -> list[str]:
+    return [artifact.argument for artifact in recipes.load(service, catalog).artifacts if artifact.argument]
 
 
 def _given(words: Iterable[str], known: Mapping[str, Sequence[str]]) -> dict[str, str]:

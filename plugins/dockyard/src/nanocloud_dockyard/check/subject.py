@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from nanocloud_dockyard.base import EPOCH
 from nanocloud_dockyard.check.tree import ImageTree
 
 if TYPE_CHECKING:
@@ -48,5 +50,11 @@ async def fetch(dockyard: Dockyard, reference: str, built: Mapping[str, str]) ->
         image=image,
         tree=ImageTree(unpacked.layers),
         has_stop_signal=bool(inner.get("StopSignal")),
-        created=built.get(image.digest) or str(document.get("created") or ""),
+        created=built.get(image.digest) or _created(document),
     )
+
+
+def _created(document: dict[str, Any]) -> str:
+    """What the image says; the time that reproducible builds of recipes give says nothing."""
+    text = str(document.get("created") or "")
+    return "" if text.startswith(datetime.fromtimestamp(EPOCH, UTC).strftime("%Y-%m-%dT%H:%M:%S")) else text
