@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from nodes import NANOCLOUD, TestNode, is_ready, making_node
-from terminals import terminal
+from terminals import END_OF_INPUT, terminal
 from tinyimages import APP_FILES, APP_OPTIONS, DATABASE_EXPORTS, DATABASE_FILES, DATABASE_OPTIONS
 
 from nanocloud.client.api import ApiError, bundles_path, core_path
@@ -74,6 +74,15 @@ def test_on_a_terminal_a_missing_option_is_asked_for_and_a_secret_not_shown(node
     assert node.env_of("needy") | {"DOMAIN": "example.org", "TOKEN": "hunter2"} == node.env_of("needy")
     options = node.bundle("needy")["status"]["options"]
     assert (options["mode"], options["port_1"], options["admin_token"]) == ("safe", "80", "********")
+
+
+def test_whoever_does_not_answer_installs_nothing(node: TestNode) -> None:
+    with terminal(node.inside(NANOCLOUD, "install", "needy"), node.environment) as typing:
+        typing.wait_for(r"domain \(any text\): ")
+        typing.press(END_OF_INPUT)
+        assert typing.end() == 1
+    assert "aborted" in typing.text
+    assert node.get("bundles", "needy") is None
 
 
 def test_elsewhere_the_list_of_missing_options_is_the_error(node: TestNode) -> None:
