@@ -70,14 +70,29 @@ def test_image_runs_as_its_own_user_without_capabilities(service: str) -> None:
     assert "0" not in user
 
 
+def check_script(script: Path) -> None:
+    text = script.read_text()
+    interpreter = text.splitlines()[0].removeprefix("#!")
+    if "python" in interpreter:  # the image's own, which need not be here
+        compile(text, script, "exec")
+        return
+    flag = "-c" if interpreter.endswith("perl") else "-n"
+    subprocess.run((interpreter, flag, script), check=True, capture_output=True)
+
+
 @pytest.mark.parametrize("service", SERVICES)
 def test_scripts_parse(service: str) -> None:
     scripts = [path for path in (recipes.CATALOG / service / "scripts").rglob("*") if path.is_file()]
     assert {"start.sh", "ready.sh"} <= {script.name for script in scripts}
     for script in scripts:
-        interpreter = script.read_text().splitlines()[0].removeprefix("#!")
-        flag = "-c" if interpreter.endswith("perl") else "-n"
-        subprocess.run((interpreter, flag, script), check=True, capture_output=True)
+        check_script(script)
+
+
+def test_scripts_of_the_base_parse() -> None:
+    scripts = [path for path in (recipes.CATALOG / "_base").iterdir() if path.name != "Containerfile"]
+    assert "run-together" in {script.name for script in scripts}
+    for script in scripts:
+        check_script(script)
 
 
 @pytest.mark.parametrize("service", SERVICES)

@@ -18,8 +18,8 @@ function nanocloud_on_postgresql(): bool
 /**
  * The database as MediaWiki's classes take it.
  *
- * MariaDB: only with an authority of its own is a server's certificate verified, and its name. PostgreSQL: start.sh
- * sets PGSSLMODE and PGSSLROOTCERT; with 'ssl' MediaWiki would ask for sslmode "require", which takes any name.
+ * MariaDB: a server's certificate and name are verified only if an authority is named here. PostgreSQL: the client
+ * library is told by its variables; with 'ssl' MediaWiki would ask for sslmode "require", which takes any certificate.
  */
 function nanocloud_database_server(): array
 {
@@ -29,10 +29,12 @@ function nanocloud_database_server(): array
         'password' => nanocloud_env('DB_PASSWORD'),
         'dbname' => nanocloud_env('DB_NAME'),
     ];
+    $tls = nanocloud_env('DB_TRANSPORT') === 'tls';
     if (nanocloud_on_postgresql()) {
+        putenv('PGSSLMODE=' . ($tls ? 'verify-full' : 'disable'));
+        putenv('PGSSLROOTCERT=' . nanocloud_env('TLS_CA'));
         return ['type' => 'postgres', 'port' => (int) nanocloud_env('DB_PORT'), 'schema' => 'mediawiki'] + $server;
     }
     $server['host'] .= ':' . nanocloud_env('DB_PORT');
-    $tls = nanocloud_env('DB_TRANSPORT') === 'tls';
     return ['type' => 'mysql'] + ($tls ? ['ssl' => true, 'sslCAFile' => nanocloud_env('TLS_CA')] : []) + $server;
 }

@@ -14,12 +14,6 @@ cat /etc/ssl/certs/ca-certificates.crt > /tmp/mediawiki/ca.pem
 if [ -r "${MEDIAWIKI_TLS_CA:-}" ]; then
     cat "$MEDIAWIKI_TLS_CA" >> /tmp/mediawiki/ca.pem
 fi
-# For PostgreSQL's client library: the certificate and its name, against the node's authority, or no TLS at all.
-export PGSSLMODE=disable
-if [ "$MEDIAWIKI_DB_TRANSPORT" = tls ]; then
-    export PGSSLMODE=verify-full PGSSLROOTCERT=$MEDIAWIKI_TLS_CA
-fi
-
 /usr/lib/nanocloud/nginx-listen "${MEDIAWIKI_TLS_KEY:-}" "${MEDIAWIKI_TLS_CERT:-}" > /tmp/mediawiki/listen.conf
 
 php=(php8.2 -d openssl.cafile=/tmp/mediawiki/ca.pem -d display_errors=stderr)
