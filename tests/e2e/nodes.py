@@ -292,7 +292,7 @@ class TestNode:
         try:
             if self.server is not None and self.server.process.poll() is None:
                 self.server.end(signal.SIGTERM)
-            self.cli("reset", "--yes")
+            self.cli("reset", "--yes", seconds=5 * LIMIT_SECONDS)  # thousands of files of images, on a busy disk
         finally:
             subprocess.run(["umount", str(self.network_file)], check=True)
 
