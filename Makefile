@@ -1,5 +1,5 @@
 # The commands people type. `make demo` and `make test` need nothing but a Debian 12 or 13 and root.
-.PHONY: help demo demo-down test check format pages venv dev-venv
+.PHONY: help demo demo-down test bench check format pages venv dev-venv
 
 PYTHON ?= $(shell command -v /usr/bin/python3 || command -v python3)
 UV_VERSION := 0.13.9
@@ -13,6 +13,7 @@ help:
 	@echo "make test       lint, types, all tests (root: with real containers)"
 	@echo "make check      lint and types only"
 	@echo "make pages      write docs/catalogue anew from the recipes"
+	@echo "make bench      how fast it is, beside its peers; ONLY=name for one measure"
 
 $(BIN)/uv: packaging/apt-packages.txt
 	@packaging/apt-install packaging/apt-packages.txt
@@ -50,6 +51,10 @@ test: check
 
 pages: dev-venv
 	@$(BIN)/python -m nanocloud_dockyard.pages docs/catalogue
+
+bench: dev-venv
+	@packaging/apt-install packaging/apt-packages.txt packaging/apt-packages-bench.txt
+	@$(BIN)/python bench/run.py $(ONLY)
 
 format: dev-venv
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .

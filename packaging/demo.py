@@ -1,4 +1,4 @@
-"""The demo: a node of its own under ``.demo/``, and on it WordPress with its database, installed by one command.
+"""The demo: a node of its own under ``.demo/``, and on it WordPress with its database over TLS, by one command.
 
 ``up`` does what is not done yet, so it can be run again and again; ``down`` removes every trace.
 """
@@ -38,7 +38,7 @@ def up() -> None:
     say("building images from Debian packages (the first time takes a few minutes)")
     run("dockyard", "build", DATABASE, APPLICATION)
     say(f"installing {APPLICATION} with {DATABASE}")
-    run("install", APPLICATION, "--option", f"database={DATABASE}")
+    run("install", APPLICATION, "--option", f"database={DATABASE}", "--option", "database_transport=tls")
     if not KUBECONFIG.exists():
         script = run("config", quiet=True)
         subprocess.run(
@@ -59,9 +59,12 @@ def up() -> None:
 
 Try next:
   export KUBECONFIG={config}
-  {shown} status {APPLICATION}            options, bindings, conditions, events
-  {shown} exec -it {DATABASE} -- mariadb      a shell in the database's container
-  kubectl get bundles,pods -A                 the same with kubectl
+  {shown} status {APPLICATION}                options, bindings, conditions, events
+  {shown} exec {APPLICATION} -- printenv WORDPRESS_ADMIN_PASSWORD    to log in as admin at {url}wp-login.php
+  {shown} exec -it {DATABASE} -- mariadb        a client in the database's container
+  {shown} uninstall {APPLICATION} --dry-run   what would go, and what it takes along
+  {shown} dockyard list                      what else can be installed
+  kubectl get bundles,pods -A                               services and their pods
 
 make demo-down removes everything again.""")
 

@@ -7,6 +7,7 @@ import inspect
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -50,6 +51,11 @@ from nanocloud.providers.image import Digest, Image, ImageConfig
 from nanocloud.providers.macro import MacroContext, MacroProvider
 from nanocloud_cni_bridge.config import BridgeConfig
 from nanocloud_csi_loop.config import CsiLoopConfig
+from nanocloud_dockyard import recipes
+from nanocloud_dockyard.check.findings import RULES, Level
+from nanocloud_dockyard.check.lint import lint
+from nanocloud_dockyard.check.subject import Subject
+from nanocloud_dockyard.check.tree import ImageTree
 from nanocloud_dockyard.pages import pages
 from nanocloud_dockyard.settings import DockyardConfig, LimitSettings, RegistrySettings
 from nanocloud_runtime_crun.runtime import CrunConfig
@@ -210,6 +216,67 @@ async def test_example_image_works_without_its_database() -> None:
     assert made.services == made.bindings == ()
     assert not any(name.startswith("env_DB_") for name in made.options)
     assert [set(secret.values) for secret in made.secrets] == [{"admin_token", "env_ADMIN_TOKEN"}]
+
+
+def write_first_image(folder: Path) -> None:
+    """The recipe of the guide, as its reader writes it."""
+    for title, text in blocks(read("docs/images.md")).items():
+        if title.startswith("drop/"):
+            (folder / title).parent.mkdir(parents=True, exist_ok=True)
+            (folder / title).write_text(text)
+
+
+def test_first_image_of_the_guide_keeps_every_rule(tmp_path: Path) -> None:
+    write_first_image(tmp_path)
+    recipe = recipes.load("drop", tmp_path)
+    root = tmp_path / "root"
+    shutil.copytree(tmp_path / "drop" / "scripts", root / "usr" / "lib" / "nanocloud")
+    for path in (root / "usr").rglob("*"):
+        path.chmod(0o755)  # as the Containerfile says
+    (root / "bin").mkdir()
+    (root / "bin" / "sh").touch()
+    said = dict(re.findall(r"^([A-Z]+) (.+)$", (tmp_path / "drop" / "Containerfile").read_text(), re.MULTILINE))
+    config = ImageConfig(
+        labels=recipe.labels,
+        user=said["USER"],
+        volumes=(said["VOLUME"],),
+        exposed_ports=(said["EXPOSE"],),
+        entrypoint=tuple(json.loads(said["ENTRYPOINT"])),
+    )
+    image = Image(reference="drop", digest=DIGEST, config=config, size_bytes=1)
+    found = lint(Subject(image=image, tree=ImageTree([root]), has_stop_signal="STOPSIGNAL" in said))
+    assert [finding for finding in found if finding.rule != "volume-path"] == []  # packages and folders are not here
+
+
+async def test_the_guides_dependant_fits_its_first_image(tmp_path: Path) -> None:
+    write_first_image(tmp_path)
+    labels = recipes.load("drop", tmp_path).labels
+    request = ResolveRequest(namespace="default", bundle="drop", contract=image_contract(labels))
+    drop = Profile.of(await resolve(request, expand=expander([BuiltinMacros()])), service="drop", image=DIGEST)
+    own = {"io.nanocloud.options": blocks(read("docs/images.md"))["a dependant's options.json"]}
+    by_name = {"drop": Target.of("drop", "default", drop, image_exports(labels))}
+    request = ResolveRequest(namespace="default", bundle="app", contract=image_contract(own), targets=by_name)
+    resolution = await resolve(request, expand=expander([BuiltinMacros()]))
+    profile = Profile.of(resolution, service="app", image=DIGEST)
+    image = Image(reference="app", digest=DIGEST, config=ImageConfig(labels=own), size_bytes=1)
+    desired = DesiredBundle(namespace="default", name="app", service="app")
+    made = plan(desired, profile, image_contract(own), image, Inventory(targets=by_name))
+    (step,) = made.bindings
+    assert (step.command, step.target, step.owned, step.verify, step.revocable) == (
+        "create_user",
+        "drop",
+        {"1": "app"},
+        True,
+        True,
+    )
+    assert made.options["env_STORE"].value == "http://drop.default.svc:8080/"
+
+
+def test_rules_of_checks_are_documented() -> None:
+    table = {row[0]: row[1:3] for row in rows(section(read("docs/images.md"), "Checking an image")) if len(row) == 4}
+    assert table == {name: [rule.severity, rule.at_best.word] for name, rule in RULES.items()}
+    levels = [row[0] for row in rows(section(read("docs/images.md"), "Checking an image")) if len(row) == 2]
+    assert levels == [level.word for level in Level]
 
 
 def test_reserved_names_are_documented() -> None:

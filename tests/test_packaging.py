@@ -11,6 +11,10 @@ from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))  # the module beside this one
+
+from examples import example_package
+
 ROOT = Path(__file__).parents[1]
 PLUGINS = sorted(path.name for path in (ROOT / "plugins").iterdir() if (path / "pyproject.toml").exists())
 UV = shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
@@ -20,23 +24,32 @@ pytestmark = pytest.mark.skipif(UV is None, reason="needs uv")
 def installed(folder: Path, *distributions: str) -> Path:
     """The ``nanocloud`` of a fresh environment that holds just these, and what they ask for."""
     assert UV is not None
-    python = folder / "bin" / "python"
     subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, str(folder)], check=True)
     # The lock's versions: what an index offers today is no matter of this test.
-    export = [UV, "export", "--quiet", "--frozen", "--no-dev", "--no-emit-workspace", "--no-hashes", "--all-packages"]
+    export = [UV, "export", "--quiet", "--frozen", "--no-emit-workspace", "--no-hashes", "--all-packages"]
     locked = subprocess.run(export, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    constraints = folder / "constraints.txt"
-    constraints.write_text(locked)
-    sources = [str(ROOT / name) for name in distributions]
-    install = [UV, "pip", "install", "--quiet", "--python", str(python), "--constraint", str(constraints), *sources]
-    subprocess.run(install, check=True, cwd=folder)
+    (folder / "constraints.txt").write_text(locked)
+    pip_install(folder, *(str(ROOT / name) for name in distributions))
     return folder / "bin" / "nanocloud"
 
 
+def pip_install(folder: Path, *sources: str) -> None:
+    """``pip install`` into an environment."""
+    assert UV is not None
+    where = ["--python", str(folder / "bin" / "python"), "--constraint", str(folder / "constraints.txt")]
+    subprocess.run([UV, "pip", "install", "--quiet", *where, *sources], check=True, cwd=folder)
+
+
 def plugins(nanocloud: Path, folder: Path) -> dict[str, str]:
+    command = [str(nanocloud), "plugin", "list", "-o", "json"]
+    return {row["name"]: row["state"] for row in json.loads(run(command, folder))}
+
+
+def run(command: list[str], folder: Path) -> str:
     environment = {"PATH": os.environ["PATH"], "NANOCLOUD_STATE_DIR": str(folder / "state"), "HOME": str(folder)}
-    done = subprocess.run([nanocloud, "plugin", "list", "-o", "json"], env=environment, check=True, capture_output=True)
-    return {row["name"]: row["state"] for row in json.loads(done.stdout)}
+    done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True, cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def test_core_alone_is_a_working_command(tmp_path: Path) -> None:
@@ -50,3 +63,34 @@ def test_core_alone_is_a_working_command(tmp_path: Path) -> None:
 def test_each_plugin_works_on_core_without_its_siblings(plugin: str, tmp_path: Path) -> None:
     nanocloud = installed(tmp_path / "venv", "core", f"plugins/{plugin}")
     assert plugins(nanocloud, tmp_path) == {"core": "active", plugin: "active"}
+
+
+RESOLVE = """
+import trio
+from nanocloud import builtin
+from nanocloud.config import load
+from nanocloud.planning import ResolveRequest, expander, image_contract, resolve
+from nanocloud.plugins import PluginHost
+from nanocloud.providers.macro import MacroProvider
+
+async def main():
+    macros = PluginHost(builtin=builtin).named("nanocloud_macro_providers", MacroProvider, config=load())
+    contract = image_contract({"io.nanocloud.options": '{"env_CALLBACK": ["!url 8080 /oauth"]}'})
+    request = ResolveRequest(namespace="default", bundle="guestbook", contract=contract)
+    found = await resolve(request, expand=expander([offer.value for offer in macros.values()]))
+    print(found.options["env_CALLBACK"].value)
+
+trio.run(main)
+"""
+
+
+def test_a_macro_of_somebody_elses_works_once_it_is_installed(tmp_path: Path) -> None:
+    """The package of the guide for plugin authors, as its readers would make it."""
+    venv, package = tmp_path / "venv", example_package(tmp_path / "nanocloud-url-macro")
+    nanocloud = installed(venv, "core")
+    pip_install(venv, str(package), "pytest", "pytest-trio")
+    assert plugins(nanocloud, tmp_path) == {"core": "active", "url-macro": "active"}
+    python = str(venv / "bin" / "python")
+    assert run([python, "-c", RESOLVE], tmp_path) == "http://guestbook.default.svc:8080/oauth\n"
+    said = run([python, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(package / "test_url_macro.py")], tmp_path)
+    assert " passed" in said

@@ -8,8 +8,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from nanocloud.bindings import ENVIRONMENT, OUTPUT_LIMIT_BYTES, ExecBinding, mask
-from nanocloud.errors import InvalidError, ProviderError
+from nanocloud.bindings import ENVIRONMENT, OUTPUT_LIMIT_BYTES, BindingConfig, ExecBinding, mask
+from nanocloud.config import NodeConfig
+from nanocloud.errors import ConfigError, InvalidError, ProviderError
 from nanocloud.providers.binding import BindingArgument, BindingCall, BindingOutcome, BindingResult
 from nanocloud.providers.runtime import ContainerId, ContainerSpec
 from nanocloud.testkit import FakeExec, FakeRuntime
@@ -25,7 +26,12 @@ async def runtime(tmp_path: Path) -> FakeRuntime:
     return runtime
 
 
-async def run(runtime: FakeRuntime, *arguments: str | bytes, command: str = "create_user") -> BindingOutcome:
+async def run(
+    runtime: FakeRuntime,
+    *arguments: str | bytes,
+    command: str = "create_user",
+    config: BindingConfig = BindingConfig(),  # noqa: B008 - frozen
+) -> BindingOutcome:
     """Bytes are secret."""
     call = BindingCall(
         id="default/shop/one",
@@ -38,7 +44,7 @@ async def run(runtime: FakeRuntime, *arguments: str | bytes, command: str = "cre
         runtime=runtime,
         attempt=1,
     )
-    return await ExecBinding(clock=lambda: 1000 + trio.current_time()).run(call)
+    return await ExecBinding(config=config, clock=lambda: 1000 + trio.current_time()).run(call)
 
 
 async def test_the_command_runs_confined(runtime: FakeRuntime) -> None:
@@ -49,6 +55,31 @@ async def test_the_command_runs_confined(runtime: FakeRuntime) -> None:
     assert (spec.user, spec.capabilities, spec.stdin, spec.terminal) == ("65534:65534", frozenset(), False, False)
     assert (spec.environment, spec.working_directory) == (ENVIRONMENT, "/")
     assert set(ENVIRONMENT) == {"PATH", "LANG", "HOME"}
+
+
+async def test_another_user_and_time_come_from_the_configuration(
+    runtime: FakeRuntime, autojump_clock: MockClock
+) -> None:
+    await run(runtime, config=BindingConfig(uid=2000, gid=3000))
+    assert runtime.containers[TARGET].execs[-1].user == "2000:3000"
+
+    async def hang(_: FakeExec) -> int:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    runtime.exec_handler = hang
+    outcome = await run(runtime, config=BindingConfig(timeout_seconds=7))
+    assert outcome.result is BindingResult.TIMEOUT
+    assert outcome.finished_at - outcome.started_at == pytest.approx(7)
+
+
+@pytest.mark.parametrize(
+    "table", [{"uid": 0}, {"gid": 0}, {"uid": -1}, {"timeout_seconds": 0}, {"timeout_seconds": 901}]
+)
+def test_commands_never_run_as_root_nor_for_ever(table: dict[str, int]) -> None:
+    (field,) = table
+    with pytest.raises(ConfigError, match=rf"binding-exec: {field} is .*from 1 to"):
+        NodeConfig(sections={"binding-exec": table}).section("binding-exec", BindingConfig)
 
 
 async def test_secrets_are_read_from_descriptors_in_order(runtime: FakeRuntime) -> None:

@@ -211,3 +211,66 @@ def test_another_base_is_refused_once_the_directory_exists(node: TestNode, direc
     assert "option base_dn is 'dc=other'" in node.cli("logs", "openldap").stdout
     node.cli("install", "openldap", "-o", f"base_dn={BASE}", seconds=MINUTES)
     directory.person("list")
+
+
+def test_names_that_belong_to_another_dependant_and_bad_words_are_refused(
+    node: TestNode, directory: Directory, dependants: dict[str, tuple[str, str]]
+) -> None:
+    words = ("--image", node.layout.reference("dependant"), "-o", "identity_account=desk")
+    assert "desk" in node.cli("install", "thief", *words, code=None).stderr
+    assert node.get("bundles", "thief") is None
+    node.cli("exec", "-i", "openldap", "--", "sh", "-c", "cat > /tmp/word; : > /tmp/empty", stdin="word")
+    for words, why in (
+        (("a,b", "/tmp/word"), "name 'a,b' must be made of"),
+        (("", "/tmp/word"), "name '' must be made of"),
+        (("a" * 65, "/tmp/word"), "is longer than 64 characters"),
+        (("a", "/tmp/word", "ssh"), "transport 'ssh' must be plain or tls"),
+        (("a", "/nonexistent"), "the password cannot be read from /nonexistent"),
+        (("a", "/tmp/empty"), "the password is empty"),
+        (("a",), "usage: create_account NAME PASSWORD_PATH [plain|tls]"),
+    ):
+        done = node.cli("exec", "openldap", "--", "/usr/lib/nanocloud/bindings/create_account", *words, code=64)
+        assert why in done.stderr
+
+
+def test_an_account_turns_to_tls_when_its_dependant_does(
+    node: TestNode, directory: Directory, dependants: dict[str, tuple[str, str]]
+) -> None:
+    dn, password = dependants["desk"]
+    directory.search("-s", "base", dn=dn, password=password, url=LDAP)
+    image = node.layout.reference("dependant")
+    node.cli("install", "desk", "--image", image, "-o", "identity_transport=tls", seconds=MINUTES)
+    directory.search("-s", "base", dn=dn, password=password, url=LDAP, code=REFUSED)
+    directory.search("-s", "base", "-ZZ", dn=dn, password=password, url=LDAP)
+
+
+def test_who_is_uninstalled_loses_its_account_even_on_an_open_connection(
+    node: TestNode, directory: Directory, dependants: dict[str, tuple[str, str]]
+) -> None:
+    directory.person("add", "hal", "Hal", stdin="hal's")
+    dn, password = dependants["mail"]
+    secret = directory._folder / "mail"
+    secret.write_text(password)
+    secret.chmod(0o600)
+    # One search for each line of its input, all on one connection.
+    words = ("-x", "-LLL", "-H", LDAPS, "-D", dn, "-y", str(secret), "-b", BASE, "-f", "/dev/stdin", "(uid=%s)")
+    environment = node.environment | {"LDAPTLS_CACERT": str(directory.authority)}
+    command = node.inside("stdbuf", "-oL", "ldapsearch", *words, "1.1")
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as open_one:
+        assert open_one.stdin is not None
+        assert open_one.stdout is not None
+        open_one.stdin.write("hal\n")
+        open_one.stdin.flush()
+        while (line := open_one.stdout.readline()) and not line.startswith("dn: uid=hal"):
+            pass
+        assert line
+        node.cli("uninstall", "mail", seconds=MINUTES)
+        said, reason = open_one.communicate("hal\n", timeout=60)
+    assert "uid=hal" not in said
+    assert "No such object" in reason
+    directory.search(dn=dn, password=password, code=REFUSED)
+    dn, password = dependants["desk"]
+    assert "uid: hal" in directory.search("(uid=hal)", dn=dn, password=password)
+    directory.person("remove", "hal")

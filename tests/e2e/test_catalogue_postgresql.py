@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 from catalogue import MINUTES, catalogue_fixture, needs_images
-from inside import SECRET, entering, eventually, inside
+from inside import AUTHORITY, SECRET, eventually, foreign_authority, inside, running
 from nodes import TestNode, is_ready
 from tinyimages import Layout
 
@@ -17,7 +17,6 @@ pytestmark = needs_images
 node = catalogue_fixture("postgresql")
 
 PSQL = "/usr/lib/postgresql/15/bin/psql"
-CA = "/run/nanocloud/tls/ca.crt"
 CLIENT_OPTIONS = {
     "database=&postgresql": [
         "*database_host",
@@ -55,7 +54,7 @@ def client(
     database: str = "",
     user: str = "",
     password: str = "",
-    security: str = f"sslmode=verify-full sslrootcert={CA}",
+    security: str = f"sslmode=verify-full sslrootcert={AUTHORITY}",
     code: int = 0,
 ) -> str:
     """psql in the network of the dependant, with what it knows; answers, or the error."""
@@ -83,13 +82,11 @@ def test_a_dependant_owns_a_database_and_is_nothing_else(node: TestNode) -> None
 def test_a_session_over_tls_is_encrypted_and_its_server_is_known(node: TestNode) -> None:
     about = "SELECT ssl, version FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
     assert client(node, "shop", about) == "t|TLSv1.3"
-    foreign = "sslmode=verify-full sslrootcert=/tmp/foreign.crt"
-    make = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=x -keyout /dev/null -out"
-    inside(node, "postgresql", *make.split(), "/tmp/foreign.crt")
+    foreign = f"sslmode=verify-full sslrootcert={foreign_authority(node, 'postgresql')}"
     assert "certificate verify failed" in client(node, "shop", about, security=foreign, code=2)
     # Another name of the same server, which is not in its certificate.
     address = node.pod("postgresql")["status"]["podIP"]
-    named = f"sslmode=verify-full sslrootcert={CA} host=elsewhere.example hostaddr={address}"
+    named = f"sslmode=verify-full sslrootcert={AUTHORITY} host=elsewhere.example hostaddr={address}"
     assert "does not match host name" in client(node, "shop", about, security=named, code=2)
 
 
@@ -198,17 +195,13 @@ def test_revoking_ends_the_access_and_making_it_again_gives_the_data_back(node: 
     command("create_user", SECRET, secret=b"one")
     client(node, "blog", "CREATE TABLE t AS SELECT 5 AS five", database="notes", user="notes", password="one")
     words = (PSQL, "-X", "host=postgresql.default.svc dbname=notes user=notes", "-c", "SELECT pg_sleep(1000)")
-    session = subprocess.Popen(
-        entering(node, "postgresql", *words, network_of="blog", environment={"PGPASSWORD": "one"}),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    count = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'notes' AND query LIKE '%pg_sleep%'"
-    eventually(lambda: admin(node, count) == "1")
-    for _ in range(2):
-        command("revoke_user", "/dev/null")
-    assert "terminating connection" in session.communicate(timeout=30)[1]
-    assert session.returncode == 2
+    with running(node, "postgresql", *words, network_of="blog", environment={"PGPASSWORD": "one"}) as session:
+        count = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'notes' AND query LIKE '%pg_sleep%'"
+        eventually(lambda: admin(node, count) == "1")
+        for _ in range(2):
+            command("revoke_user", "/dev/null")
+        assert "terminating connection" in session.communicate(timeout=30)[0]
+        assert session.returncode == 2
     assert "authentication failed" in client(
         node, "blog", "SELECT 1", database="notes", user="notes", password="one", code=2
     )
@@ -224,22 +217,21 @@ def test_revoking_ends_the_access_and_making_it_again_gives_the_data_back(node: 
 
 def test_a_change_to_tls_ends_sessions_in_the_clear(node: TestNode) -> None:
     inside(node, "postgresql", "create_user", "mail", "mail", SECRET, "plain", secret=b"x")
-    sessions = {}
-    for mode in ("disable", "require"):
-        target = f"host=postgresql.default.svc dbname=mail user=mail sslmode={mode} application_name={mode}"
-        words = (PSQL, "-X", target, "-c", "SELECT pg_sleep(1000)")
-        sessions[mode] = subprocess.Popen(
-            entering(node, "postgresql", *words, network_of="blog", environment={"PGPASSWORD": "x"}),
-            stderr=subprocess.DEVNULL,
-        )
-    names = "SELECT string_agg(application_name, ' ' ORDER BY application_name) FROM pg_stat_activity"
-    names += " WHERE usename = 'mail'"
-    eventually(lambda: admin(node, names) == "disable require")
-    inside(node, "postgresql", "create_user", "mail", "mail", SECRET, "tls", secret=b"x")
-    assert sessions["disable"].wait(30) == 2
-    assert admin(node, names) == "require"
-    inside(node, "postgresql", "revoke_user", "mail", "mail", "/dev/null", "tls")
-    assert sessions["require"].wait(30) == 2
+    with ExitStack() as stack:
+        sessions = {}
+        for mode in ("disable", "require"):
+            target = f"host=postgresql.default.svc dbname=mail user=mail sslmode={mode} application_name={mode}"
+            words = (PSQL, "-X", target, "-c", "SELECT pg_sleep(1000)")
+            session = running(node, "postgresql", *words, network_of="blog", environment={"PGPASSWORD": "x"})
+            sessions[mode] = stack.enter_context(session)
+        names = "SELECT string_agg(application_name, ' ' ORDER BY application_name) FROM pg_stat_activity"
+        names += " WHERE usename = 'mail'"
+        eventually(lambda: admin(node, names) == "disable require")
+        inside(node, "postgresql", "create_user", "mail", "mail", SECRET, "tls", secret=b"x")
+        assert sessions["disable"].wait(30) == 2
+        assert admin(node, names) == "require"
+        inside(node, "postgresql", "revoke_user", "mail", "mail", "/dev/null", "tls")
+        assert sessions["require"].wait(30) == 2
 
 
 @pytest.mark.parametrize(
@@ -276,11 +268,11 @@ def test_data_outlives_the_container_and_a_power_cut(node: TestNode) -> None:
     client(node, "shop", "CREATE TABLE kept AS SELECT 1 AS one")
     words = (PSQL, "-X", "host=postgresql.default.svc dbname=shop user=shop", "-c", "SELECT pg_sleep(1000)")
     password = {"PGPASSWORD": node.env_of("shop")["PASSWORD"]}
-    session = subprocess.Popen(entering(node, "postgresql", *words, network_of="shop", environment=password))
-    eventually(lambda: "pg_sleep" in admin(node, "SELECT query FROM pg_stat_activity WHERE usename = 'shop'"))
-    # A client that stays does not hold it up: 30 seconds after the signal it would be killed.
-    node.cli("restart", "postgresql", seconds=25)
-    assert session.wait(30) == 2
+    with running(node, "postgresql", *words, network_of="shop", environment=password) as session:
+        eventually(lambda: "pg_sleep" in admin(node, "SELECT query FROM pg_stat_activity WHERE usename = 'shop'"))
+        # A client that stays does not hold it up: 30 seconds after the signal it would be killed.
+        node.cli("restart", "postgresql", seconds=25)
+        assert session.wait(30) == 2
     assert client(node, "shop", "SELECT one FROM kept") == "1"
     assert "was not properly shut down" not in node.cli("logs", "postgresql").stdout
 

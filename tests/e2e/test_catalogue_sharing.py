@@ -38,8 +38,8 @@ def sites(node: TestNode) -> TestNode:
     node.layout.add("site", command=["/bin/sleep", "100000"], labels={"io.nanocloud.options": SITE})
     node.cli("install", "mariadb", seconds=MINUTES)
     for name in ("blog", "shop"):
-        node.create(name, {"service": "site", "options": {"database_transport": "tls"}})
-        node.until("bundles", name, is_ready, MINUTES)
+        words = ("--name", name, "--option", "database_transport=tls")
+        assert f"{name} is ready" in node.cli("install", "site", *words, seconds=MINUTES).stdout
     return node
 
 
@@ -53,6 +53,11 @@ def test_each_has_an_account_that_was_tried_before_it_counted(sites: TestNode) -
 
 
 def test_the_account_of_another_cannot_be_asked_for(sites: TestNode) -> None:
+    said = sites.cli("install", "site", "--name", "thief", "--option", "database_user=shop", code=1).stderr
+    assert "spec.options.database_user" in said
+    assert "'shop' in mariadb belongs to shop already" in said
+    assert sites.get("bundles", "thief") is None
+    # The API takes the object; its controller refuses.
     sites.create("thief", {"service": "site", "options": {"database_user": "shop"}})
     found = sites.until_settled("thief")
     assert found["status"]["reason"] == "OptionsInvalid"

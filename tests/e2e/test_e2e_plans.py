@@ -215,6 +215,43 @@ def test_a_file_with_a_mistake_changes_nothing(node: TestNode, file: Path) -> No
     assert node.request("GET", bundles_path(None))["items"] == []
 
 
+def test_services_of_one_file_are_planned_together_and_the_selected_ones_come_first(node: TestNode, file: Path) -> None:
+    node.layout.add(
+        "leaner",
+        command=["/serve.sh"],
+        files=DATABASE_FILES,
+        labels={
+            "io.nanocloud.options": {"helper=&needy": ["*helper_host"], "env_HELPER": ["*helper_host", "$helper_host"]}
+        },
+    )
+    node.layout.add(
+        "needy",
+        command=["/serve.sh"],
+        files=DATABASE_FILES,
+        labels={"io.nanocloud.options": NEEDY, "io.nanocloud.exports": {"options": ["host"]}},
+    )
+    options = "{domain: example.org, admin_token: hunter2, port_1: '80'}"
+    head = "apiVersion: nanocloud.io/v1\nkind: Bundle\n"
+    leaner = f"{head}metadata: {{name: leaner}}\nspec: {{service: leaner}}\n"
+    # Without what the other document says, leaner could not be: needy cannot do without its options.
+    file.write_text(f"{leaner}---\n{head}metadata: {{name: needy}}\nspec: {{service: needy, options: {options}}}\n")
+    shown = node.cli("bundle", "diff", "-f", str(file), code=2).stdout
+    assert [line for line in shown.splitlines() if line[0] != " "] == [
+        "install needy (needy)",
+        "install leaner (leaner)",
+    ]
+    assert shown.count("+ image needy") == 1
+    assert "  + option domain: example.org (given)" in shown.splitlines()
+    assert "hunter2" not in shown
+    said = node.cli("bundle", "apply", "-f", str(file)).stdout.splitlines()
+    assert said[:2] == ["needy: created", "leaner: created"]
+    assert node.cli("bundle", "diff", "-f", str(file), code=0).stdout.count("no changes") == 2
+    # A mistake in the last document is found before the first is stored.
+    file.write_text(file.read_text().replace("domain: example.org", "domain: example.com, mode: quick"))
+    assert "'quick' is not a choice" in node.cli("bundle", "apply", "-f", str(file), code=1).stderr
+    assert node.bundle("needy")["spec"]["options"]["domain"] == "example.org"
+
+
 # ---- uninstalling ----------------------------------------------------------------------------------------------------
 
 

@@ -1,7 +1,8 @@
 """The built-in binding provider: the command runs in the selected service's container, inside an envelope.
 
 The envelope: uid and gid 65534, no capabilities, the container's seccomp filter and namespaces, standard input closed,
-a fixed environment, 90 s after which the process group is killed, output clipped to 1 MiB. A secret argument is a
+a fixed environment, 90 s after which the process group is killed, output clipped to 1 MiB. The table ``[binding-exec]``
+of the configuration gives another user, who cannot be root, or another time. A secret argument is a
 memory file of the command's own: it gets the path ``/dev/fd/3`` (4, ...) to read it from, so no argv ever shows it.
 """
 
@@ -30,17 +31,40 @@ ENVIRONMENT = {
     "LANG": "C.UTF-8",
     "HOME": "/nonexistent",
 }
-USER = "65534:65534"
 OUTPUT_LIMIT_BYTES = 1024 * 1024
 _FIRST_SECRET_DESCRIPTOR = 3
 _COMMAND = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+
+
+_LARGEST_ID = 2**31 - 1
+_LONGEST_SECONDS = 900
+
+
+def _identity(config: BindingConfig, attribute: attrs.Attribute[int], value: int) -> None:
+    if not 1 <= value <= _LARGEST_ID:
+        raise ValueError(f"{attribute.name} is {value}; it must be from 1 to {_LARGEST_ID}: commands never run as root")
+
+
+def _seconds(config: BindingConfig, attribute: attrs.Attribute[int], value: int) -> None:
+    if not 1 <= value <= _LONGEST_SECONDS:
+        raise ValueError(f"{attribute.name} is {value}; it must be from 1 to {_LONGEST_SECONDS}")
+
+
+@attrs.frozen(kw_only=True)
+class BindingConfig:
+    """The table ``[binding-exec]``."""
+
+    uid: int = attrs.field(default=65534, validator=_identity)
+    """Who runs the commands; never root."""
+    gid: int = attrs.field(default=65534, validator=_identity)
+    timeout_seconds: int = attrs.field(default=90, validator=_seconds)
 
 
 @attrs.frozen(kw_only=True)
 class ExecBinding(BindingProvider):
     """Runs binding commands by ``RuntimeProvider.exec``."""
 
-    timeout_seconds: float = 90.0
+    config: BindingConfig = attrs.field(factory=BindingConfig)
     clock: Callable[[], float] = time.time
 
     @property
@@ -59,8 +83,8 @@ class ExecBinding(BindingProvider):
         code: int | None = None
         result = BindingResult.TIMEOUT
         try:
-            with unwrapped(), trio.move_on_after(self.timeout_seconds):
-                code = await _run(call, secrets, output)
+            with unwrapped(), trio.move_on_after(self.config.timeout_seconds):
+                code = await self._run(call, secrets, output)
                 result = BindingResult.COMPLETED if code == 0 else BindingResult.FAILED
         except NanocloudError as exc:
             result = BindingResult.FAILED
@@ -73,29 +97,28 @@ class ExecBinding(BindingProvider):
             finished_at=self.clock(),
         )
 
-
-async def _run(call: BindingCall, secrets: tuple[bytes, ...], output: bytearray) -> int:
-    words, descriptor = [f"{FOLDER}/{call.command}"], _FIRST_SECRET_DESCRIPTOR
-    for argument in call.arguments:
-        if argument.secret:
-            words.append(f"/dev/fd/{descriptor}")
-            descriptor += 1
-        else:
-            words.append(argument.value)
-    spec = ExecSpec(
-        argv=tuple(words),
-        environment=ENVIRONMENT,
-        working_directory="/",
-        user=USER,
-        capabilities=frozenset(),
-        secrets=secrets,
-    )
-    async with call.runtime.exec(call.container, spec) as session:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_collect, session.stdout, output)
-            if session.stderr is not None:
-                nursery.start_soon(_collect, session.stderr, output)
-        return await session.wait()
+    async def _run(self, call: BindingCall, secrets: tuple[bytes, ...], output: bytearray) -> int:
+        words, descriptor = [f"{FOLDER}/{call.command}"], _FIRST_SECRET_DESCRIPTOR
+        for argument in call.arguments:
+            if argument.secret:
+                words.append(f"/dev/fd/{descriptor}")
+                descriptor += 1
+            else:
+                words.append(argument.value)
+        spec = ExecSpec(
+            argv=tuple(words),
+            environment=ENVIRONMENT,
+            working_directory="/",
+            user=f"{self.config.uid}:{self.config.gid}",
+            capabilities=frozenset(),
+            secrets=secrets,
+        )
+        async with call.runtime.exec(call.container, spec) as session:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_collect, session.stdout, output)
+                if session.stderr is not None:
+                    nursery.start_soon(_collect, session.stderr, output)
+            return await session.wait()
 
 
 async def _collect(stream: trio.abc.ReceiveStream, output: bytearray) -> None:

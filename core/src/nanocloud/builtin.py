@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nanocloud import hookimpl
-from nanocloud.bindings import ExecBinding
+from nanocloud.bindings import BindingConfig, ExecBinding
 from nanocloud.macros import BuiltinMacros
 from nanocloud.planning.volumes import FixedVolumes
 from nanocloud.storage import SqliteStorage
@@ -27,8 +27,8 @@ def nanocloud_macro_providers() -> list[BuiltinMacros]:
 
 
 @hookimpl
-def nanocloud_binding_providers() -> list[ExecBinding]:
-    return [ExecBinding()]
+def nanocloud_binding_providers(config: NodeConfig) -> list[ExecBinding]:
+    return [ExecBinding(config=config.section("binding-exec", BindingConfig))]
 
 
 @hookimpl

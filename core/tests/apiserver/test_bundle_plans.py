@@ -20,6 +20,7 @@ from nanocloud.images import ImageSources
 from nanocloud.macros import BuiltinMacros
 from nanocloud.models.bundle import BUNDLE
 from nanocloud.planning.expander import expander
+from nanocloud.testkit.planning import MARIADB_EXPORTS
 from nanocloud.testkit.simulation import Server, Simulation
 
 PATH = "/apis/nanocloud.io/v1/namespaces/default/bundles/wordpress/plan"
@@ -116,6 +117,10 @@ async def test_a_bundle_that_cannot_be_can_be_planned_with_what_mends_it(
         ({"spec": {}}, 422, "spec.service"),
         ({"spec": {"service": "wordpres"}}, 404, "did you mean wordpress?"),
         ([], 400, "the body must be a Bundle"),
+        ({"kind": "List", "items": []}, 400, "items must be an array of 1 to 256 Bundles"),
+        ({"kind": "List", "items": [bundle(), []]}, 400, "the body must be a Bundle"),
+        ({"kind": "List", "items": [bundle(), {}]}, 400, "every item but the first needs metadata.name"),
+        ({"kind": "List", "items": [bundle(), {"metadata": {"name": "a"}, "spec": {}}]}, 422, "spec.service"),
         ({"metadata": []}, 400, "the body must be a Bundle"),
     ],
 )
@@ -209,3 +214,29 @@ async def test_an_unknown_field_is_told_where_the_caller_asks_for_it(
     assert (strict.status_code, lenient.status_code) == (400, 200)
     assert 'unknown field "spec.optoins"' in strict.json()["message"]
     assert "spec.optoins" in lenient.headers["Warning"]
+
+
+async def test_bundles_that_come_together_are_planned_together(
+    machine: Simulation, server: Server, mock_clock: MockClock
+) -> None:
+    machine.add_image("mariadb", {"port": [], "volume_1": ["/data"]}, exports=MARIADB_EXPORTS)
+    mariadb = {"metadata": {"name": "mariadb"}, "spec": {"service": "mariadb", "options": {"port": "3307"}}}
+    settings = {"database=&mariadb": ["*database_port"], "env_PORT": ["*database_port", "$database_port"]}
+    machine.add_image("wordpress", settings)
+
+    async def planned(*items: object) -> httpx2.Response:
+        async with client_of(machine, server) as client:
+            return await client.post(PATH, json={"kind": "List", "items": list(items)})
+
+    alone = await planned(bundle())
+    assert alone.status_code == 422
+    assert "service mariadb, which comes first: options are invalid: port: is required" in alone.json()["message"]
+    (first, second) = (await planned(bundle(), mariadb)).json()["status"]["bundles"]
+    assert [first["name"], second["name"]] == ["mariadb", "wordpress"]
+    assert second["plan"]["options"]["env_PORT"]["value"] == "3307"
+    await server.install("mariadb", port="3306")
+    await server.install("wordpress")
+    await server.ready("mariadb", "wordpress")
+    # What the other will be counts, not what it is.
+    *_, changed = (await planned(bundle(), mariadb)).json()["status"]["bundles"]
+    assert "~ option env_PORT: 3306 (default) -> 3307 (default)" in changed["text"].splitlines()

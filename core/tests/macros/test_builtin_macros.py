@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from nanocloud.errors import InvalidError, ProviderError
 from nanocloud.macros import CHARSETS, BuiltinMacros, first_address, first_nameserver
 from nanocloud.providers.macro import MacroContext, MacroValue
+from nanocloud.testkit.suites.macro import MacroProviderSuite
 
 CONTEXT = MacroContext(namespace="default", bundle="web", option="a", options={"mode": "tls", "empty": ""})
 
@@ -85,3 +87,14 @@ async def test_no_name_server_is_an_error_that_names_the_file(tmp_path: Path) ->
     macros = BuiltinMacros(resolv_conf=tmp_path / "resolv.conf", stub_upstream=tmp_path / "none")
     with pytest.raises(ProviderError, match=r"resolv\.conf names no name server"):
         await expand("dns", macros)
+
+
+class TestBuiltinMacros(MacroProviderSuite):
+    examples = ("bundle", "dns", "if port=8080 a b", "local_ip", "rand 4096 hex", "tls key")
+    mistakes = ("rand 8 emoji", "tls nothing", "if port", "bundle 1", "dns 1", "local_ip 1")
+
+    @pytest.fixture
+    def make_provider(self, tmp_path: Path) -> Callable[[], BuiltinMacros]:
+        file = tmp_path / "resolv.conf"
+        file.write_text("nameserver 192.0.2.2\n")
+        return lambda: BuiltinMacros(resolv_conf=file, local_address=lambda: "192.0.2.7")

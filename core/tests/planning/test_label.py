@@ -129,6 +129,8 @@ BAD = [
     ('{"a": ["!"]}', "is not a macro name"),
     ('{"a": ["! rand"]}', "is not a macro name"),
     ('{"a": ["!RAND"]}', "is not a macro name"),
+    ('{"a": ["*b", "!if b=1 !rand 8 hex"], "b": []}', '["a"][1]: "!rand" would stay text: macros do not nest'),
+    ('{"a": ["!if b=1 x !tls"], "b": []}', '"!tls" would stay text'),
     (json.dumps({"a": ["x" * 4097]}), "the limit is 4096"),
     (json.dumps({"a": ["!echo" + " x" * 100]}), "the limit is 64"),
     (json.dumps({"a": ["*b"] * 65}), "the limit is 64"),
@@ -216,6 +218,38 @@ def test_any_json_is_read_or_refused(data: object) -> None:
 @given(st.dictionaries(DECORATED, st.lists(DECORATED, max_size=4), max_size=6))
 def test_anything_that_looks_like_a_label_is_read_or_refused(data: object) -> None:
     _reads_or_refuses(json.dumps(data))
+
+
+FIXED: dict[str, list[str]] = {"db=&mariadb": [], "c=1": [], "c=2": []}
+FREE = ("a", "?b", "env_A")
+TOKENS = st.lists(st.sampled_from(["*c", "&create_user x", "!rand 8 hex", "*volume_1"]), unique=True).map(
+    lambda more: ["*db", *more]
+)
+AT_ONCE = {
+    "*B": "is not an option name",
+    "&Create": "is not a binding command",
+    "!Rand": "is not a macro name",
+    "!if c=1 !rand": "macros do not nest",
+    "a\0": "U+0000 is not allowed",
+    "x" * 5000: "the limit is 4096",
+}
+"""Wrong whatever else the label says: setting and number of the token are told."""
+LATER = {"*nope": "nope is not declared", "&make $nope": "$nope is not declared", "*d=3": "is not a choice of d"}
+"""Wrong because of the rest of the label: the setting is told, and the token by what it says."""
+
+
+@settings(max_examples=300)
+@given(st.permutations([*FREE, "volume_1"]), st.sampled_from(FREE), TOKENS, st.sampled_from([*AT_ONCE, *LATER]))
+def test_one_wrong_token_is_found_wherever_it_stands(keys: list[str], key: str, tokens: list[str], wrong: str) -> None:
+    label = {**{name: [] for name in keys}, **FIXED, "d=1": [], "d=2": [], key: tokens}
+    assert _refusal(json.dumps(label)) is None
+    if wrong[0] not in "*&":
+        tokens = [token for token in tokens if not token.startswith("!")]  # one default, and that the wrong one
+    message = _refusal(json.dumps({**label, key: [*tokens, wrong]}))
+    assert message is not None
+    place = f'io.nanocloud.options["{key}"]' + (f"[{len(tokens)}]: " if wrong in AT_ONCE else ": ")
+    assert message.startswith(place), message
+    assert (AT_ONCE | LATER)[wrong] in message
 
 
 def test_the_documented_example_is_read() -> None:

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import trio
-from hypothesis import assume, event, given
+from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
 
 from nanocloud.errors import InvalidError, LabelError
 from nanocloud.planning import describe_image, options_schema, select_services
 from nanocloud.planning.reserved import MAX_VALUE_LENGTH, check_value
-from nanocloud.testkit.planning import MARIADB_EXPORTS, WORDPRESS, contract_of, resolve_label, target
+from nanocloud.testkit.planning import MARIADB_EXPORTS, WORDPRESS, contract_of, resolve_label, target, values
 
 KNOWN = {"type", "enum", "maxLength", "pattern", "default", "description", "writeOnly"}
 
@@ -65,6 +65,12 @@ def test_the_schema_of_wordpress() -> None:
 
 def test_an_option_that_must_be_given_is_required() -> None:
     assert options_schema(contract_of({"domain": [], "?mail": []}))["required"] == ["domain"]
+    assert options_schema(contract_of({"a": ["1"], "b": ["*a", "<$a>"], "c": ["<$a>"]}))["properties"]["b"] == {
+        "type": "string",
+        "maxLength": MAX_VALUE_LENGTH,
+        "x-nanocloud-template": "<$a>",
+        "x-nanocloud-requires": ["a"],
+    }
     # A selected service may supply it.
     assert "required" not in options_schema(contract_of({"db=&mariadb": ["*db_port"], "db_port": []}))
 
@@ -159,6 +165,7 @@ def cases(draw: st.DrawFn) -> tuple[dict[str, list[str]], dict[str, str]]:
     return settings, draw(st.dictionaries(st.sampled_from([*OPTIONS, "nope"]), VALUES, max_size=3))
 
 
+@settings(max_examples=400)
 @given(cases())
 def test_what_resolution_accepts_the_schema_accepts(case: tuple[dict[str, list[str]], dict[str, str]]) -> None:
     settings, given = case
@@ -175,6 +182,33 @@ def test_what_resolution_accepts_the_schema_accepts(case: tuple[dict[str, list[s
         return
     event("resolved")
     assert accepts(options_schema(contract), given)
+
+
+FREE = st.tuples(st.sampled_from([[], ["*a"], ["*a=1"]]), st.sampled_from(["1", "$a", "x$a", "!rand 8 hex"]))
+
+
+@given(
+    st.permutations(["1", "2", "&mariadb"]),
+    st.dictionaries(st.sampled_from("bcd"), st.tuples(st.booleans(), CHOSEN | FREE)),
+)
+def test_giving_a_default_changes_nothing(a: list[str], shape: dict[str, tuple[bool, Any]]) -> None:
+    settings: dict[str, list[str]] = {f"a={choice}": [] for choice in a}
+    for name, (optional, found) in shape.items():
+        key = f"{'?' if optional else ''}{name}"
+        settings |= {f"{key}={c}": [] for c in found} if isinstance(found, list) else {key: [*found[0], found[1]]}
+
+    async def run(given: dict[str, str]) -> dict[str, str]:
+        return values(await resolve_label(settings, given, targets=[await target()]))
+
+    schema = options_schema(contract_of(settings))
+    try:
+        plain = trio.run(run, {})
+    except InvalidError:
+        return  # what a=... another setting requires does not hold
+    event("resolved")
+    for name, found in schema["properties"].items():
+        if "default" in found and name in plain:  # else what it requires does not hold, and it must not be given
+            assert trio.run(run, {name: found["default"]}) == plain
 
 
 @given(

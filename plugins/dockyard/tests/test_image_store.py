@@ -457,6 +457,41 @@ async def test_leftovers_are_removed_but_not_those_of_the_living(open_dockyard, 
         assert layer_folders(store) == []
 
 
+@pytest.mark.root
+@needs_root
+async def test_a_layer_that_the_disk_may_not_have_is_fetched_again_after_a_power_cut(
+    open_dockyard, new_image, new_tar, layout, store, monkeypatch
+):
+    """The mark of an unsynced layer counts after a reboot only; a server that is killed finds all layers there."""
+    lower, upper = two_layers(new_tar)
+    new_image.of(lower, upper).write_layout(layout)
+    monkeypatch.setattr("nanocloud_dockyard.provider.Store.settle", lambda self: None)  # the disk is slow
+    async with open_dockyard() as dockyard:
+        unpacked = await dockyard.ensure(await dockyard.resolve(reference(layout)))
+    async with open_dockyard() as dockyard:
+        assert await dockyard.local(unpacked.image.digest) == unpacked
+    mark = store / "layers" / diff_id(lower).removeprefix("sha256:") / ".unsynced"
+    mark.unlink()
+    mark.symlink_to("another boot")
+    async with open_dockyard() as dockyard:
+        assert layer_folders(store) == [diff_id(upper).removeprefix("sha256:")]
+        with pytest.raises(NotFoundError):
+            await dockyard.local(unpacked.image.digest)
+        assert await dockyard.ensure(await dockyard.resolve(reference(layout))) == unpacked
+
+
+@pytest.mark.root
+@needs_root
+async def test_layers_reach_the_disk_by_themselves(open_dockyard, new_image, new_tar, layout, store):
+    new_image.of(*two_layers(new_tar)).write_layout(layout)
+    async with open_dockyard() as dockyard:
+        await dockyard.ensure(await dockyard.resolve(reference(layout)))
+        with trio.fail_after(60):
+            while list(store.glob("layers/*/.unsynced")):  # noqa: ASYNC110
+                await trio.sleep(0.01)
+    assert len(layer_folders(store)) == 2
+
+
 async def test_a_broken_document_in_the_store_is_read_again(open_dockyard, new_image, new_tar, layout, store):
     new_image.of(bytes(new_tar())).write_layout(layout)
     async with open_dockyard() as dockyard:

@@ -18,11 +18,12 @@ STORE = {
     "port_2": ["127.0.0.1:81->80/tcp"],
     "password": ["!rand 20 alnum"],
     "volume_1": ["/var/lib/store"],
-    "env_KEY": ["!tls key"],
+    "env_CERT": ["!tls cert"],
 }
 APP = {
     "store=&store": ["*store_host", "*store_port", "*name", "&create_thing $name a|b"],
     "store=none": [],
+    "store=other": ["*motto"],
     "name": ["!bundle"],
     "title": [""],
     "?motto": [],
@@ -52,17 +53,18 @@ def test_page_tells_options_ports_volumes_and_exports(catalog: Path) -> None:
     for line in (
         "| `port` | `7000` |  |",
         "| `password` | 20 random characters (alnum) | Secret. |",
-        "| `port_1` | `7000/tcp` | inside the node's network |",
-        "| `port_2` | `80/tcp` | inside the node's network, and published on 127.0.0.1 of the machine, port 81 |",
+        "Other services in the namespace `default` reach it as `store.default.svc`.",
+        "| `port_1` | `7000/tcp` |  |",
+        "| `port_2` | `80/tcp` | port 81 of 127.0.0.1 |",
         "nanocloud install store --option 'port_1=7000->7000/tcp'",
-        "| `volume_1` | `/var/lib/store` | `1Gi` | `volume_size_1` |",
+        "| `volume_1` | `/var/lib/store` | `1Gi`, option `volume_size_1` |",
         "- `create_thing NAME MODE`: Make NAME, or make it so. NAME belongs to one service alone.",
     ):
         assert line in text.splitlines()
     assert "take these values from it: `host`, `port`." in text
     assert "Used by [app](app.md)." in text
     assert "## TLS" in text
-    assert "env_KEY" not in text
+    assert "env_CERT" not in text
 
 
 def test_page_tells_choices_and_the_services_behind_them(catalog: Path) -> None:
@@ -70,7 +72,7 @@ def test_page_tells_choices_and_the_services_behind_them(catalog: Path) -> None:
     for line in (
         "nanocloud dockyard build store app",
         "nanocloud install app --option store=none",
-        "| `store` | `store` | `store`, `none` | `name` |",
+        "| `store` | `store` | `store`, `none`, `other` | `name`, `motto` |",
         "| `name` | the bundle's name |  |  |",
         "| `title` | empty |  |  |",
         "| `motto` | none |  |  |",
@@ -80,6 +82,7 @@ def test_page_tells_choices_and_the_services_behind_them(catalog: Path) -> None:
         assert line in text.splitlines()
     for heading in ("## Ports", "## TLS", "## For services that use it"):
         assert heading not in text
+    assert "--option store=other" not in text  # alone, it would be refused
 
 
 def test_notes_go_where_they_belong_and_are_no_part_of_the_image(catalog: Path) -> None:

@@ -3,7 +3,8 @@
 ``POST .../bundles/{name}/plan/uninstall`` says the same of taking it down.
 
 The body is the Bundle as it shall be; with ``Content-Type: application/merge-patch+json`` it is laid over the one that
-is there, as a PATCH would be.
+is there, as a PATCH would be. It may be a List as well: the first item is the Bundle, the others are taken to be there
+as they stand, so that services that come together can be planned together.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from nanocloud.controllers.removals import Removals
 from nanocloud.errors import BadRequestError, NanocloudError
 from nanocloud.models.bundle import BUNDLE
 from nanocloud.models.converter import structure
-from nanocloud.models.meta import name_of, namespace_of
+from nanocloud.models.meta import name_of
 from nanocloud.models.patch import merge_patch
 from nanocloud.objects import rules
 from nanocloud.planning.diff import describe, diff, state_change
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 PATH = "/apis/nanocloud.io/v1/namespaces/{namespace}/bundles/{name}/plan"
 UNINSTALL_PATH = f"{PATH}/uninstall"
+_MOST_ITEMS = 256
 
 
 @attrs.frozen(kw_only=True)
@@ -63,20 +65,32 @@ class Plans:
         if self.unfit is not None:
             raise self.unfit
         namespace, name = request.path_params["namespace"], request.path_params["name"]
-        body = await read_json(request)
-        if not isinstance(body, dict) or not isinstance(body.setdefault("metadata", {}), dict):
-            raise BadRequestError("the body must be a Bundle")
+        (stored, wanted, warnings), *companions = [
+            await self._read(request, body, namespace, name if index == 0 else None)
+            for index, body in enumerate(_bodies(await read_json(request)))
+        ]
+        others = {name_of(other): other for _, other, _ in companions}
+        after = await self.planner.plan(wanted, imagine=True, others=others)
+        before = None if stored is None else await self._present(stored)
+        runs = None if stored is None else _starts(stored), _starts(wanted)
+        planned = [*_additions(after), _change(after, before, runs, installed=stored is not None)]
+        return JSONResponse(_answer(namespace, name, planned), headers=warnings)
+
+    async def _read(
+        self, request: Request, body: dict[str, Any], namespace: str, name: str | None
+    ) -> tuple[Object | None, Object, dict[str, str]]:
+        """What is stored of a Bundle, how it shall be, and headers for the answer; without ``name`` it has its own."""
+        name = name or body["metadata"].get("name")
+        if not isinstance(name, str) or not name:
+            raise BadRequestError("every item but the first needs metadata.name")
         body["metadata"] |= {"namespace": namespace, "name": name}
         stored = await self.store.find(BUNDLE, namespace, name)
         if content_type(request) == MERGE_PATCH:
             body = merge_patch(stored or {}, body)
         warnings = validate_fields(BUNDLE, body, request)
-        wanted = rules.new_object(BUNDLE, body) if stored is None else rules.changed_object(BUNDLE, stored, body, None)
-        after = await self.planner.plan(wanted, imagine=True)
-        before = None if stored is None else await self._present(stored)
-        runs = None if stored is None else _starts(stored), _starts(wanted)
-        planned = [*_additions(after), _change(after, before, runs, installed=stored is not None)]
-        return JSONResponse(_answer(namespace_of(wanted), name_of(wanted), planned), headers=warnings)
+        if stored is None:
+            return None, rules.new_object(BUNDLE, body), warnings
+        return stored, rules.changed_object(BUNDLE, stored, body, None), warnings
 
     async def _uninstall(self, request: Request) -> Response:
         namespace, name = request.path_params["namespace"], request.path_params["name"]
@@ -92,6 +106,18 @@ class Plans:
             return (await self.planner.plan(stored, imagine=True)).plan
         except NanocloudError:
             return None
+
+
+def _bodies(data: Any) -> list[dict[str, Any]]:
+    """One Bundle, or the items of a List; each with metadata."""
+    is_list = isinstance(data, dict) and data.get("kind") in ("List", "BundleList")
+    items = data.get("items") if is_list else [data]
+    if not isinstance(items, list) or not items or len(items) > _MOST_ITEMS:
+        raise BadRequestError(f"items must be an array of 1 to {_MOST_ITEMS} Bundles")
+    for item in items:
+        if not isinstance(item, dict) or not isinstance(item.setdefault("metadata", {}), dict):
+            raise BadRequestError("the body must be a Bundle")
+    return items
 
 
 def _answer(namespace: str, name: str, bundles: list[dict[str, Any]]) -> dict[str, Any]:

@@ -15,8 +15,8 @@ import typer
 from nanocloud.cli import plans, profiles
 from nanocloud.cli.follow import wait_until
 from nanocloud.cli.options import Curl, api, parse_duration
-from nanocloud.client.api import Api, ApiError, bundles_path
-from nanocloud.errors import UsageError
+from nanocloud.client.api import Api, ApiError, CurlPrinted, bundles_path
+from nanocloud.errors import NanocloudError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -51,15 +51,20 @@ def apply(
     timeout: Annotated[str, typer.Option("--timeout", help="How long to wait for each: 90s, 10m.")] = "10m",
     curl: Curl = False,
 ) -> None:
-    """Create or change services as a file says, in the file's order."""
+    """Create or change services as a file says; those that others select come first."""
     limit, wanted, server = parse_duration(timeout), read_bundles(file, namespace), api(curl=curl)
-    for bundle in wanted:
-        typer.echo(f"{bundle['metadata']['name']}: {_put(server, bundle)}")
-    for bundle in wanted if wait else ():
-        name = bundle["metadata"]["name"]
-        goal = "Ready" if bundle["spec"].get("start", True) else "Stopped"
-        wait_until(server, bundle["metadata"]["namespace"], name, goal, limit)
-        typer.echo(f"{name} is {goal.lower()}")
+    if curl:
+        _show(server, wanted)
+        return
+    mine = {_key(bundle): bundle for bundle in wanted}
+    # All are planned before the first is stored: what cannot be is refused while nothing has happened.
+    ordered = {key: None for key, _, _ in _plan_all(server, wanted) if key in mine}
+    for key in ordered:
+        typer.echo(f"{key[1]}: {_put(server, mine[key])}")
+    for key in ordered if wait else ():
+        goal = "Ready" if mine[key]["spec"].get("start", True) else "Stopped"
+        wait_until(server, *key, goal, limit)
+        typer.echo(f"{key[1]} is {goal.lower()}")
 
 
 @app.command()
@@ -67,14 +72,11 @@ def diff(file: File, namespace: Namespace = None, output: plans.Output = "text",
     """Show what apply would change: exit status 0 nothing, 2 something, 1 an error."""
     plans.check_output(output)
     wanted, server = read_bundles(file, namespace), api(curl=curl)
-    mine = {_key(bundle) for bundle in wanted}
     shown: dict[tuple[str, str], dict[str, Any]] = {}
-    for bundle in wanted:
-        for planned in _plan(server, bundle):
-            key = bundle["metadata"]["namespace"], planned["name"]
-            # A service that the file brings itself is shown as the file wants it, not as another one would add it.
-            if key == _key(bundle) or (key not in mine and key not in shown):
-                shown[key] = planned
+    for key, is_own, planned in _plan_all(server, wanted):
+        # A service that the file brings itself is shown by its own plan, not as another one would add it.
+        if is_own or key not in shown:
+            shown[key] = planned
     return plans.show(list(shown.values()), output)
 
 
@@ -153,16 +155,21 @@ def _key(bundle: Mapping[str, Any]) -> tuple[str, str]:
     return bundle["metadata"]["namespace"], bundle["metadata"]["name"]
 
 
-def _plan(server: Api, bundle: dict[str, Any]) -> list[dict[str, Any]]:
-    answer = server.request("POST", bundles_path(*_key(bundle), "plan"), body=bundle, query=_STRICT)
-    planned: list[dict[str, Any]] = answer["status"]["bundles"]
-    return planned
+def _plan_all(server: Api, wanted: list[dict[str, Any]]) -> Iterator[tuple[tuple[str, str], bool, dict[str, Any]]]:
+    """Plans of all, each after those of services that it selects: (namespace, name), whether it is the plan of the one
+    that was asked for, and the plan. The others of the file are taken to be there.
+    """
+    for bundle in wanted:
+        namespace, name = _key(bundle)
+        beside = [other for other in wanted if _key(other)[0] == namespace and other is not bundle]
+        body = {"apiVersion": "v1", "kind": "List", "items": [bundle, *beside]}
+        answer = server.request("POST", bundles_path(namespace, name, "plan"), body=body, query=_STRICT)
+        for planned in answer["status"]["bundles"]:
+            yield (namespace, planned["name"]), planned["name"] == name, planned
 
 
 def _put(server: Api, bundle: dict[str, Any]) -> str:
-    """Plan first, so that what cannot be is refused before anything is stored; then create or change the Bundle."""
-    if server.is_live:
-        _plan(server, bundle)
+    """Create or change one; says which."""
     for _ in range(_CONFLICTS):
         stored = _find(server, bundle)
         try:
@@ -177,12 +184,19 @@ def _put(server: Api, bundle: dict[str, Any]) -> str:
             continue  # it was made, or changed, in between
         version = stored["metadata"]["resourceVersion"]
         return "unchanged" if made["metadata"]["resourceVersion"] == version else "changed"
-    raise UsageError(f"bundle {'/'.join(_key(bundle))} keeps changing; apply the file again")
+    raise NanocloudError(f"bundle {'/'.join(_key(bundle))} keeps changing; apply the file again")
+
+
+def _show(server: Api, wanted: list[dict[str, Any]]) -> None:
+    """The requests that create them."""
+    for bundle in wanted:
+        try:
+            server.request("POST", bundles_path(_key(bundle)[0]), body=bundle, query=_STRICT)
+        except CurlPrinted:
+            continue
 
 
 def _find(server: Api, bundle: Mapping[str, Any]) -> dict[str, Any] | None:
-    if not server.is_live:
-        return None
     try:
         found: dict[str, Any] = server.request("GET", bundles_path(*_key(bundle)))
     except ApiError as exc:

@@ -34,6 +34,9 @@ def install(
             "--option-file", help="KEY=FILE: the value is what FILE holds; may be repeated.", show_default=False
         ),
     ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="What to call it, to have two of one service.", show_default=False)
+    ] = None,
     image: Annotated[str | None, typer.Option(help="Image reference instead of the catalog's.")] = None,
     force_bindings: Annotated[bool, typer.Option("--force-bindings", help="Run completed bindings once more.")] = False,
     no_deps: Annotated[bool, typer.Option("--no-deps", help="Refuse instead of installing selected services.")] = False,
@@ -44,7 +47,7 @@ def install(
     curl: Curl = False,
 ) -> int:
     """Install a service and everything it needs: database, credentials, TLS, volumes, network."""
-    limit = parse_duration(timeout)
+    limit, name = parse_duration(timeout), name or service
     spec: dict[str, Any] = {"service": service, "options": parse_options(option or [], option_file or [])}
     if image:
         spec["image"] = image
@@ -57,7 +60,7 @@ def install(
     bundle = {
         "apiVersion": "nanocloud.io/v1",
         "kind": "Bundle",
-        "metadata": {"name": service, "namespace": namespace},
+        "metadata": {"name": name, "namespace": namespace},
         "spec": spec,
     }
     plans.check_output(output)
@@ -66,15 +69,15 @@ def install(
         return plans.show(_plan(server, bundle), output)
     created = _create(server, bundle)
     if not wait:
-        typer.echo(f"{service} is being installed; see: nanocloud status {service}")
+        typer.echo(f"{name} is being installed; see: nanocloud status {name}")
         return 0
     try:
-        wait_until(server, namespace, service, "Ready", limit)
+        wait_until(server, namespace, name, "Ready", limit)
     except FailedError:
         if created:
-            _roll_back(server, namespace, service)
+            _roll_back(server, namespace, name)
         raise
-    _say_ready(server, namespace, service)
+    _say_ready(server, namespace, name)
     return 0
 
 

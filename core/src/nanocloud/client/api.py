@@ -6,7 +6,7 @@ import http.client
 import json
 import shlex
 import ssl
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -78,7 +78,7 @@ class Api:
             raise ApiError(response.status, data if isinstance(data, dict) else {}, path)
         return content
 
-    def stream(self, path: str, *, query: Mapping[str, str] | None = None) -> Iterator[bytes]:
+    def stream(self, path: str, *, query: Mapping[str, str] | None = None) -> Generator[bytes, None, None]:
         """Lines as they come, until the server ends the stream; on a connection of its own, without a time limit."""
         other = Api(self.endpoint, show=self._show)
         response = other._send("GET", path, query, None, "application/json", timeout=None)
@@ -94,7 +94,9 @@ class Api:
             response.close()
             other.close()
 
-    def watch(self, path: str, *, query: Mapping[str, str] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+    def watch(
+        self, path: str, *, query: Mapping[str, str] | None = None
+    ) -> Generator[tuple[str, dict[str, Any]], None, None]:
         """Watch events as (type, object)."""
         for line in self.stream(path, query={**(query or {}), "watch": "true"}):
             event = json.loads(line)

@@ -114,7 +114,7 @@ class BundleController:
             await self._provision(bundle, planned.plan)
             await self._bind(bundle, planned)
             await self._start(bundle, spec, planned.plan)
-            await self._retire(bundle, planned.plan)
+            await self._retire(bundle, planned)
             blocked = BlockedError(list(BundleCondition), None)
         except BlockedError as exc:
             blocked = exc
@@ -237,10 +237,10 @@ class BundleController:
         if binding is not None and has_begun(binding) and renamed(spec := binding_spec_of(binding)):
             await ensure_revocation(self._parts.store, bundle, Made.of_binding(spec), self._parts.binding_provider)
 
-    async def _retire(self, bundle: Object, plan: WorkloadPlan) -> None:
+    async def _retire(self, bundle: Object, planned: PlannedBundle) -> None:
         """Take back what the bundle no longer asks for, once it runs without it."""
-        current = {step.id: step for step in plan.bindings}
-        for step, record in (await self._profile(bundle)).bindings.items():
+        current = {step.id: step for step in planned.plan.bindings}
+        for step, record in planned.profile.bindings.items():
             if step in current:
                 continue
             same = [s for s in current.values() if (s.target, s.target_uid) == (record.target, record.target_uid)]

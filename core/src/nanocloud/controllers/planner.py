@@ -55,11 +55,19 @@ class Planner:
     images: ImageSources
     expand: Expand
 
-    async def plan(self, bundle: Object, *, imagine: bool = False, _chain: tuple[str, ...] = ()) -> PlannedBundle:
+    async def plan(
+        self,
+        bundle: Object,
+        *,
+        imagine: bool = False,
+        others: Mapping[str, Object] | None = None,
+        _chain: tuple[str, ...] = (),
+    ) -> PlannedBundle:
         """Plan a Bundle object, stored or not.
 
         Args:
             imagine: also plan on services that are missing or not prepared yet (dry run).
+            others: bundles of the namespace as they shall be, by name, instead of what is stored (with ``imagine``).
 
         Raises:
             InvalidError, LabelError: what is wrong with options or label.
@@ -74,7 +82,8 @@ class Planner:
         image = await self._image(bundle, spec, previous)
         contract = image_contract(image.config.labels)
         selected = select_services(contract, spec.options, previous)
-        targets, additions = await self._targets(namespace, spec, selected, imagine, (*_chain, name))
+        chain, wanted = (*_chain, name), others or {}
+        targets, additions = await self._targets(namespace, spec, selected, wanted if imagine else None, chain)
         request = ResolveRequest(
             namespace=namespace, bundle=name, contract=contract, given=spec.options, previous=previous, targets=targets
         )
@@ -99,8 +108,14 @@ class Planner:
         return attrs.evolve(image, reference=reference)
 
     async def _targets(
-        self, namespace: str, spec: BundleSpec, selected: Mapping[str, str], imagine: bool, chain: tuple[str, ...]
+        self,
+        namespace: str,
+        spec: BundleSpec,
+        selected: Mapping[str, str],
+        others: Mapping[str, Object] | None,
+        chain: tuple[str, ...],
     ) -> tuple[dict[str, Target], tuple[PlannedBundle, ...]]:
+        """What the selected services offer; ``others`` is None where only what is there and prepared counts."""
         targets: dict[str, Target] = {}
         additions: list[PlannedBundle] = []
         missing: list[str] = []
@@ -108,22 +123,21 @@ class Planner:
             if bundle in targets:
                 continue
             installed = await self.store.find(BUNDLE, namespace, bundle)
-            if installed is None and not spec.deps:
+            coming = (others or {}).get(bundle)
+            if installed is None and coming is None and not spec.deps:
                 raise RefusedServiceError(namespace, bundle, option)
-            profile = await self.profiles.get(namespace, bundle) if installed else None
+            profile = await self.profiles.get(namespace, bundle) if installed and not coming else None
             if profile is not None:
                 assert installed is not None
-                exports = await self._exports(profile.image, bundle)
+                exports = await self._exports(profile.image, installed)
                 targets[bundle] = Target.of(bundle, namespace, profile, exports, uid=uid_of(installed))
-            elif imagine:
-                wanted = installed or {
-                    "metadata": {"name": bundle, "namespace": namespace},
-                    "spec": {"service": bundle},
-                }
-                planned = await self._plan_addition(wanted, option, chain)
+            elif others is not None:
+                wanted = coming or installed or _addition(namespace, bundle)
+                planned = await self._plan_addition(wanted, option, others, chain)
                 additions += [*planned.additions, planned]
-                exports = await self._exports(planned.plan.digest, bundle)
-                targets[bundle] = Target.of(bundle, namespace, planned.profile, exports)
+                exports = await self._exports(planned.plan.digest, wanted)
+                uid = uid_of(installed) if installed and coming else ""
+                targets[bundle] = Target.of(bundle, namespace, planned.profile, exports, uid=uid)
             elif installed is None:
                 missing.append(bundle)
             else:
@@ -132,10 +146,12 @@ class Planner:
             raise MissingServicesError(missing)
         return targets, tuple(additions)
 
-    async def _plan_addition(self, wanted: Object, option: str, chain: tuple[str, ...]) -> PlannedBundle:
+    async def _plan_addition(
+        self, wanted: Object, option: str, others: Mapping[str, Object], chain: tuple[str, ...]
+    ) -> PlannedBundle:
         """Plan a service that comes first; its own bad options are told as its own, not as those of this bundle."""
         try:
-            return await self.plan(wanted, imagine=True, _chain=chain)
+            return await self.plan(wanted, imagine=True, others=others, _chain=chain)
         except InvalidError as exc:
             if not exc.causes:
                 raise
@@ -144,11 +160,12 @@ class Planner:
             hint = exc.hint or f"install {service} by itself first, with its options"
             raise InvalidError(message, [FieldError(f"spec.options.{option}", message)], hint=hint) from exc
 
-    async def _exports(self, digest: Digest, bundle: str) -> Exports:
+    async def _exports(self, digest: Digest, bundle: Object) -> Exports:
         try:
             image = (await self.images.local(digest)).image
         except NotFoundError:
-            image = await self.images.resolve(bundle)
+            spec = spec_of(bundle)
+            image = await self.images.resolve(spec.image or spec.service)
         return image_exports(image.config.labels)
 
     async def _plan(
@@ -216,6 +233,11 @@ class Planner:
 
         found = (await self.store.list(BINDING, planned.namespace, matches=holds)).items
         return str(found[0]["spec"]["bundle"]) if found else None
+
+
+def _addition(namespace: str, service: str) -> Object:
+    """The bundle that is made for a service that another one selects."""
+    return {"metadata": {"name": service, "namespace": namespace}, "spec": {"service": service}}
 
 
 class RefusedServiceError(InvalidError):

@@ -10,6 +10,7 @@ The text comes from an image and is hostile until read. Whatever it holds, readi
 LabelError that says where: ``io.nanocloud.options["database=&mariadb"][1]: ...``.
 
 Decisions where the grammar is silent: words of a binding or macro are split at whitespace before anything is replaced;
+macros do not nest, so a macro's word that looks like one is refused;
 a choice holds no default, for its value is its name; an option is either free or a set of choices; ``secret_<n>``
 declares and is no option itself; ``volume_size_<n>`` is added to every ``volume_<n>`` that lacks it.
 """
@@ -48,6 +49,7 @@ MAX_WORDS = 64
 COMMAND = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 MACRO = re.compile(r"[a-z][a-z0-9_]{0,63}")
 SERVICE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_MACRO_WORD = re.compile(r"![a-z]")
 _SECRET_MACROS = frozenset({"rand"})
 
 
@@ -185,6 +187,8 @@ def _default(place: str, option: str, token: str) -> Default:
     words = _words(place, token)
     if not words or not MACRO.fullmatch(words[0]):
         _fail(place, f"{_shown(words[0] if words else '')} is not a macro name; use a-z, 0-9 and '_'")
+    if nested := next((word for word in words[1:] if _MACRO_WORD.match(word)), None):
+        _fail(place, f"{_shown(nested)} would stay text: macros do not nest; give it an option of its own")
     return Default(text=token, macro=words[0], words=words[1:])
 
 

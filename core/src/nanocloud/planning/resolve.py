@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 MAX_TOTAL_LENGTH = 1024 * 1024
 """Of all names and values: they become one pod, one Secret and one profile, and the kernel bounds an environment."""
 
+_LONGEST_MESSAGE = 500
 _REQUIRED, _UNSUPPORTED, _FORBIDDEN = "FieldValueRequired", "FieldValueNotSupported", "FieldValueForbidden"
 
 
@@ -262,7 +263,7 @@ class _State:
             made = await expand(default.macro, arguments, self._context(name))
         except (InvalidError, ValueError) as exc:
             # A macro quotes its arguments, and those may hold a secret.
-            self._refuse(name, f"{default.text[:80]!r} cannot be expanded" if secret else str(exc))
+            self._refuse(name, f"{default.text[:80]!r} cannot be expanded" if secret else _shown(str(exc)))
             return
         if made.value == "" and self._may_be_absent(name):
             self.absent.add(name)
@@ -399,6 +400,12 @@ class _State:
     def _problem(self, name: str, message: str, reason: str = "FieldValueInvalid") -> None:
         self.refused.add(name)
         self.problems.append(FieldError(_field(name), message, reason))
+
+
+def _shown(text: str) -> str:
+    """What somebody else says of a label or a value: on one line that can be shown."""
+    plain = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:_LONGEST_MESSAGE])
+    return plain if len(text) <= _LONGEST_MESSAGE else f"{plain}..."
 
 
 def _value(option: ResolvedOption | None) -> str | None:

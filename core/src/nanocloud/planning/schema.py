@@ -18,6 +18,7 @@ SECRET = "x-nanocloud-secret"  # noqa: S105
 SELECTS = "x-nanocloud-selects-service"
 REQUIRES = "x-nanocloud-requires"
 MACRO = "x-nanocloud-macro"
+TEMPLATE = "x-nanocloud-template"
 IMPORT = "x-nanocloud-import"
 
 _PORT = "(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})"
@@ -44,10 +45,11 @@ _FORMS = {
 def options_schema(contract: ImageContract) -> dict[str, Any]:
     """A JSON Schema object with one property an option.
 
-    ``default`` is present where the label says a literal or a first choice. Extensions: ``x-nanocloud-macro`` the macro
-    that decides the default, ``x-nanocloud-secret``, ``x-nanocloud-requires`` (the options that a free option needs),
-    ``x-nanocloud-selects-service`` (the choices that select another service) and ``x-nanocloud-import`` (the option
-    whose selected service supplies a value that the image does not declare; a form leaves it alone).
+    ``default`` is present where the label says a literal or a first choice: giving it changes nothing. Extensions:
+    ``x-nanocloud-macro`` and ``x-nanocloud-template`` are the macro, or the text with ``$option`` in it, that the
+    default is made from; ``x-nanocloud-secret``; ``x-nanocloud-requires``: the options that a free option needs;
+    ``x-nanocloud-selects-service``: the choices that select another service; ``x-nanocloud-import``: the option whose
+    selected service supplies a value that the image does not declare, so that a form leaves it alone.
     """
     required = [name for name, option in contract.options.items() if _must_be_given(option, contract)]
     properties = {name: _property(option, contract) for name, option in contract.options.items()}
@@ -84,7 +86,9 @@ def _property(option: Option, contract: ImageContract) -> dict[str, Any]:
         found |= _form(option.name) | {"maxLength": MAX_VALUE_LENGTH}
     if option.free and option.free.default:
         default = option.free.default
-        found |= {MACRO: default.text} if default.macro else {"default": default.text}
+        # Given values are never expanded, so what still holds $option is no default that could be given.
+        word = MACRO if default.macro else TEMPLATE if default.references else "default"
+        found[word] = default.text
     if option.free and option.free.requires:
         found[REQUIRES] = [str(requirement) for requirement in option.free.requires]
     return found | _secret(option.name, contract)

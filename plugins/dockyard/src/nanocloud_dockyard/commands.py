@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import attrs
@@ -27,7 +28,12 @@ def _dockyard() -> None:
 
 @app.command()
 def build(
-    names: Annotated[list[str], typer.Argument(metavar="SERVICE...", help="Services to build.", show_default=False)],
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SERVICE|FOLDER...", help="Services to build, or folders with recipes: ./name.", show_default=False
+        ),
+    ],
     force: Annotated[bool, typer.Option("--force", help="Build although nothing changed.")] = False,
     rebuild_base: Annotated[bool, typer.Option("--rebuild-base", help="Make the base anew first.")] = False,
     build_args: Annotated[
@@ -36,13 +42,15 @@ def build(
     ] = None,
 ) -> None:
     """Build images from their recipes; what is up to date is left alone."""
-    known = {name: _arguments(name) for name in names}  # all names are known before the first build begins
+    places = {name: _place(name) for name in names}
+    known = {name: _arguments(*place) for name, place in places.items()}  # before the first build begins
     arguments = _given(build_args or (), known)
-    builder = Builder(load().state_dir, progress=_tell)
-    for index, name in enumerate(names):
+    state_dir = load().state_dir
+    for index, (name, (catalog, service)) in enumerate(places.items()):
+        builder = Builder(state_dir, catalog=catalog, progress=_tell)
         try:
             result = builder.build(
-                name,
+                service,
                 force=force,
                 rebuild_base=rebuild_base and index == 0,
                 arguments={argument: arguments[argument] for argument in known[name] if argument in arguments},
@@ -52,13 +60,25 @@ def build(
                 typer.echo(f"  | {printable(line)}", err=True)
             raise
         if result.built:
-            typer.echo(f"{name}: built in {result.seconds:.0f} s")
+            typer.echo(f"{service}: built in {result.seconds:.0f} s")
         else:
-            typer.echo(f"{name}: up to date")
+            typer.echo(f"{service}: up to date")
 
 
-def _arguments(service: str) -> list[str]:
-    return [artifact.argument for artifact in recipes.load(service).artifacts if artifact.argument]
+def _place(name: str) -> tuple[Path, str]:
+    """Where a recipe lies, and its service: what holds a slash is a folder, whose name is the service's."""
+    if "/" not in name:
+        return recipes.CATALOG, name
+    folder = Path(name).resolve()
+    if not (folder / "Containerfile").is_file():
+        raise UsageError(f"{name} is no folder with a recipe: it has no Containerfile")
+    if folder.name not in recipes.services(folder.parent):
+        raise UsageError(f"{name}: {folder.name!r} is no name for a service: a-z, 0-9 and '-', at most 63 characters")
+    return folder.parent, folder.name
+
+
+def _arguments(catalog: Path, service: str) -> list[str]:
+    return [artifact.argument for artifact in recipes.load(service, catalog).artifacts if artifact.argument]
 
 
 def _given(words: Iterable[str], known: Mapping[str, Sequence[str]]) -> dict[str, str]:
@@ -168,6 +188,56 @@ def show(
     for artifact in recipe.artifacts:
         instead = f" (instead: --build-arg {artifact.argument}=/path/or/url)" if artifact.argument else ""
         typer.echo(f"{'built with:':18}{artifact.url}{instead}")
+
+
+@app.command()
+def check(
+    references: Annotated[
+        list[str], typer.Argument(metavar="IMAGE|SERVICE...", help="Images, or services.", show_default=False)
+    ],
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", help="KEY=VALUE for every installation; may be repeated.", show_default=False),
+    ] = None,
+    lint_only: Annotated[bool, typer.Option("--lint-only", help="Look at its files; install nothing.")] = False,
+    level: Annotated[str, typer.Option("--level", help="What has to be reached: bronze, silver or gold.")] = "bronze",
+    timeout: Annotated[int, typer.Option("--timeout", help="Seconds for each installation to become ready.")] = 300,
+    output: Annotated[str, typer.Option("--output", "-o", help="table or json.")] = "table",
+) -> int:
+    """Look at images and install each with every choice; prints what was found and the level that is reached."""
+    from nanocloud.client.api import Api
+    from nanocloud.client.endpoint import find_endpoint
+    from nanocloud_dockyard.check.checking import Checker
+    from nanocloud_dockyard.check.findings import Level
+
+    allowed = [each.word for each in Level if each is not Level.REFUSED]
+    if level not in allowed:
+        raise UsageError(f"--level is {level!r}; allowed: {', '.join(allowed)}")
+    if output not in ("table", "json"):
+        raise UsageError(f"--output is {output!r}; allowed: table, json")
+    checker = Checker(
+        config=load(),
+        server=None if lint_only else Api(find_endpoint()),
+        given=_options(option or []),
+        seconds=float(timeout),
+        tell=lambda said: typer.echo(printable(said), err=True),
+    )
+    reports = [checker.check(reference) for reference in references]
+    if output == "json":
+        typer.echo(dump([report.to_json() for report in reports], "json"))
+    else:
+        typer.echo("\n\n".join(report.text() for report in reports))
+    return 0 if all(report.level >= Level[level.upper()] for report in reports) else 1
+
+
+def _options(words: list[str]) -> dict[str, str]:
+    found = dict[str, str]()
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not key or not equals or key in found:
+            raise UsageError(f"--option {word!r} is not KEY=VALUE, each key once")
+        found[key] = value
+    return found
 
 
 def _rows(recipe: recipes.Recipe) -> list[tuple[str, str, str, str, str]]:

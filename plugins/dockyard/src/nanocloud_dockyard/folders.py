@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from nanocloud_dockyard.tarstream import LayerEntryError, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 OPAQUE_XATTR = "trusted.overlay.opaque"
 _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -35,17 +35,17 @@ def lstat(name: bytes, folder: int) -> os.stat_result | None:
 class Folders:
     """One walker over the tree below ``root_fd``. ``close`` it; the root stays the caller's."""
 
-    def __init__(self, root_fd: int, implied: set[bytes]) -> None:
+    def __init__(self, root_fd: int, imply: Callable[[bytes], None]) -> None:
         self._path: list[bytes] = []
         self._fds = [root_fd]
-        self._implied = implied
+        self._imply = imply
 
     def open(self, path: Sequence[bytes], *, create: bool) -> int:
         """The descriptor of the folder at ``path``, good until the next call.
 
         Args:
             path: components below the root; none of them is empty, ``.`` or ``..``.
-            create: make missing folders (0755, root) and note them as implied.
+            create: make missing folders (0755, root) and tell ``imply`` of each before.
 
         Raises:
             LayerEntryError: a component is a link or no folder, or is missing and ``create`` is false.
@@ -80,9 +80,8 @@ class Folders:
             found = lstat(name, folder)
             if not create or found is None or not is_whiteout(found):
                 raise LayerEntryError(f"{self._shown(name)} is a link or no folder; nothing goes through it") from None
-        entered = make_folder(name, folder)
-        self._implied.add(b"/".join([*self._path, name]))
-        return entered
+        self._imply(b"/".join([*self._path, name]))
+        return make_folder(name, folder)
 
     def _shown(self, name: bytes) -> str:
         return shown(b"/".join([*self._path, name]))

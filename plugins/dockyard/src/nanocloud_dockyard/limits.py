@@ -19,6 +19,8 @@ class UnpackLimits(NamedTuple):
     max_depth: int = 128
     """Components of one path; each open folder of a path costs a descriptor."""
     max_path_bytes: int = 4096
+    max_implied_bytes: int = MIB
+    """Names of folders, together, that entries lie in but that have no entry themselves."""
     max_header_bytes: int = MIB
     """Of one pax or GNU extension header, and of all that belong to one entry."""
 

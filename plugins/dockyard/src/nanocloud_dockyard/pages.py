@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 import sys
-import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,17 +18,22 @@ from nanocloud.planning.contract import REFERENCE
 from nanocloud.planning.label import image_contract
 from nanocloud.planning.reserved import Reserved, parse_port, reserved
 from nanocloud_dockyard import recipes
+from nanocloud_dockyard.markdown import bullet, cell, code, sentence, table, wrapped
 from nanocloud_dockyard.notes import read_notes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from nanocloud.planning.contract import ImageContract, Option
+    from nanocloud.planning.contract import ImageContract, Option, Setting
     from nanocloud_dockyard.notes import Notes
     from nanocloud_dockyard.recipes import Recipe
 
 INDEX = "README.md"
-_WIDTH = 120
+_MACROS = {
+    "bundle": "the bundle's name",
+    "dns": "the node's first DNS server",
+    "local_ip": "the address from which the node speaks to other machines",
+}
 _HIDDEN = {Reserved.ENV, Reserved.SECRET_ENV, Reserved.SECRET, Reserved.COMMAND, Reserved.ARGUMENTS}
 _PLACED = {Reserved.PORT, Reserved.VOLUME, Reserved.VOLUME_SIZE, Reserved.VOLUME_ENCRYPTED}
 
@@ -45,14 +49,14 @@ def page(service: str, catalog: Path = recipes.CATALOG) -> str:
     contract, notes = image_contract(recipe.labels), read_notes(recipe)
     sections = (
         f"# {service}",
-        _sentence(recipe.description),
+        sentence(recipe.description),
         notes.intro,
         _install(recipe, contract),
         _options(contract, notes),
         _services(contract),
         _ports(service, contract),
         _volumes(service, contract),
-        _tls(contract),
+        _tls(service, contract),
         _dependants(recipe, [name for name, other in everything.items() if service in _selected(other)]),
         notes.rest,
     )
@@ -67,13 +71,13 @@ def pages(catalog: Path = recipes.CATALOG) -> dict[str, str]:
     for service in services:
         recipe = recipes.load(service, catalog)
         links = ", ".join(f"[{name}]({name}.md)" for name in _selected(recipe))
-        rows.append((f"[{service}]({service}.md)", _cell(recipe.description), links))
+        rows.append((f"[{service}]({service}.md)", cell(recipe.description), links))
     head = (
         "# The catalogue\n\n"
         "Services that `nanocloud install` knows. Each runs as a user of its own, without any capability, on Debian.\n"
         "`nanocloud dockyard build SERVICE` makes a service's image from its recipe.\n\n"
     )
-    return made | {INDEX: head + _table(("service", "what it is", "can use"), rows) + "\n"}
+    return made | {INDEX: head + table(("service", "what it is", "can use"), rows) + "\n"}
 
 
 def _selected(recipe: Recipe) -> Sequence[str]:
@@ -83,20 +87,35 @@ def _selected(recipe: Recipe) -> Sequence[str]:
 
 
 def _install(recipe: Recipe, contract: ImageContract) -> str:
-    first = [
+    needed = [
         value
         for option in contract.options.values()
         for value, setting in list(option.choices.items())[:1]
         if setting.selects_service and not option.optional
     ]
-    lines = [
-        f"nanocloud dockyard build {' '.join(dict.fromkeys([*first, recipe.service]))}",
-        f"nanocloud install {recipe.service}",
-    ]
+    built = list(dict.fromkeys([*needed, recipe.service]))
+    first = [f"nanocloud dockyard build {' '.join(built)}", f"nanocloud install {recipe.service}"]
+    others = []
     for option in contract.options.values():
-        others = list(option.choices)[0 if option.optional else 1 :]
-        lines += [f"nanocloud install {recipe.service} --option {option.name}={value}" for value in others]
-    return "## Install\n\n```sh\n" + "\n".join(lines) + "\n```"
+        for value, setting in list(option.choices.items())[0 if option.optional else 1 :]:
+            if not _enough_alone(contract, setting):
+                continue
+            if setting.selects_service and value not in built:
+                others.append(f"nanocloud dockyard build {value}")
+                built.append(value)
+            others.append(f"nanocloud install {recipe.service} --option {option.name}={value}")
+    text = "## Install\n\n" + code(first)
+    return text + ("\n\nWith other choices, alone or together:\n\n" + code(others) if others else "")
+
+
+def _enough_alone(contract: ImageContract, setting: Setting) -> bool:
+    """Whether the choice can be taken without giving other options: nothing optional that it requires is missing."""
+    for requirement in setting.requires:
+        option, source = contract.options.get(requirement.option), contract.imports.get(requirement.option)
+        imported = setting.selects_service and source is not None and source.option == setting.option
+        if option and option.optional and not imported and not (option.free and option.free.default):
+            return False
+    return True
 
 
 def _options(contract: ImageContract, notes: Notes) -> str:
@@ -112,11 +131,11 @@ def _options(contract: ImageContract, notes: Notes) -> str:
         requires = ", ".join(dict.fromkeys(f"`{requirement}`" for requirement in own))
         secret = "Secret. " if option.name in contract.secrets else ""
         meaning = secret + notes.meanings.get(option.name, "")
-        rows.append((f"`{option.name}`", _default(option), choices, requires, _cell(meaning.strip())))
+        rows.append((f"`{option.name}`", _default(option), choices, requires, cell(meaning.strip())))
     if not rows:
         return ""
-    table = _table(("option", "default", "choices", "requires", "meaning"), rows)
-    return f"## Options\n\n{table}"
+    made = table(("option", "default", "choices", "requires", "meaning"), rows)
+    return f"## Options\n\n{made}"
 
 
 def _default(option: Option) -> str:
@@ -130,9 +149,9 @@ def _default(option: Option) -> str:
         return "must be given"
     if default.macro == "rand":
         return f"{default.words[0]} random characters ({default.words[1]})"
-    if default.macro == "bundle":
-        return "the bundle's name"
-    return f"`{_cell(default.text)}`" if default.text else "empty"
+    if default.macro in _MACROS:
+        return _MACROS[default.macro]
+    return f"`{cell(default.text)}`" if default.text else "empty"
 
 
 def _services(contract: ImageContract) -> str:
@@ -145,7 +164,7 @@ def _services(contract: ImageContract) -> str:
             if not setting.selects_service:
                 continue
             commands = [
-                _cell(f"`{' '.join((binding.command, *binding.words))}`")
+                cell(f"`{' '.join((binding.command, *binding.words))}`")
                 for other in contract.settings
                 for binding in other.bindings
                 if binding.runs_in == option.name and (other.option != option.name or other.choice == value)
@@ -154,8 +173,8 @@ def _services(contract: ImageContract) -> str:
             rows.append(cells)
     if not rows:
         return ""
-    head = _wrapped("A selected service that is not there is installed first, and its binding commands run in it.")
-    return f"## Services it can use\n\n{head}\n\n" + _table(("option", "service", "takes", "binding"), rows)
+    head = wrapped("A selected service that is not there is installed first, and its binding commands run in it.")
+    return f"## Services it can use\n\n{head}\n\n" + table(("option", "service", "takes from it", "runs in it"), rows)
 
 
 def _taken(name: str, contract: ImageContract) -> bool:
@@ -168,38 +187,35 @@ def _ports(service: str, contract: ImageContract) -> str:
     rows, inside = [], None
     for name, text in _placed(contract, Reserved.PORT).items():
         if "$" in text or text.startswith("!"):
-            rows.append((f"`{name}`", f"`{_cell(text)}`", "see the options"))
+            rows.append((f"`{name}`", f"`{cell(text)}`", "as the options say"))
             continue
-        port = parse_port(text)
-        where = "inside the node's network"
+        port, published = parse_port(text), ""
         if port.host_port is not None:
-            where += f", and published on {port.host_ip or 'every address'} of the machine, port {port.host_port}"
+            published = f"port {port.host_port}" + (f" of {port.host_ip}" if port.host_ip else "")
         elif inside is None:
             inside = f"{name}={port.container_port}->{port.container_port}/{port.protocol}"
-        rows.append((f"`{name}`", f"`{port.container_port}/{port.protocol}`", where))
+        rows.append((f"`{name}`", f"`{port.container_port}/{port.protocol}`", published))
     if not rows:
         return ""
-    text = "## Ports\n\n" + _table(("option", "port", "reachable"), rows)
+    text = f"## Ports\n\nOther services in the namespace `default` reach it as `{service}.default.svc`.\n\n"
+    text += table(("option", "port", "published on the machine"), rows)
     if inside:
         text += "\n\nTo publish one on the machine:\n\n"
-        text += f"```sh\nnanocloud install {service} --option '{inside}'\n```"
+        text += code([f"nanocloud install {service} --option '{inside}'"])
     return text
 
 
 def _volumes(service: str, contract: ImageContract) -> str:
     sizes = _placed(contract, Reserved.VOLUME_SIZE)
-    rows = []
+    rows, options = [], []
     for name, path in _placed(contract, Reserved.VOLUME).items():
-        size = name.replace("volume_", "volume_size_")
-        rows.append((f"`{name}`", f"`{_cell(path)}`", f"`{sizes[size]}`", f"`{size}`"))
+        options.append(name.replace("volume_", "volume_size_"))
+        rows.append((f"`{name}`", f"`{cell(path)}`", f"`{sizes[options[-1]]}`, option `{options[-1]}`"))
     if not rows:
         return ""
-    example = f"nanocloud install {service} --option {rows[0][3].strip('`')}=10Gi"
-    return (
-        "## Volumes\n\n"
-        + _table(("option", "mounted at", "size", "option of the size"), rows)
-        + f"\n\nThe size is fixed once the volume exists:\n\n```sh\n{example}\n```"
-    )
+    text = "## Volumes\n\n" + table(("option", "mounted at", "size"), rows)
+    text += "\n\nThe size is fixed once the volume exists:\n\n"
+    return text + code([f"nanocloud install {service} --option {options[0]}=10Gi"])
 
 
 def _placed(contract: ImageContract, kind: Reserved) -> dict[str, str]:
@@ -221,12 +237,14 @@ def _literal(contract: ImageContract, match: re.Match[str]) -> str:
     return default.text if default and not default.macro and not default.references else match[0]
 
 
-def _tls(contract: ImageContract) -> str:
-    if not any(setting.default and setting.default.macro == "tls" for setting in contract.settings):
+def _tls(service: str, contract: ImageContract) -> str:
+    defaults = [setting.default for setting in contract.settings if setting.default]
+    if not any(default.macro == "tls" and default.words[:1] == ("cert",) for default in defaults):
         return ""
-    return "## TLS\n\n" + _wrapped(
-        "The node's authority issues the certificate; which names it is good for and where a dependant finds the "
-        "authority is told in [images](../images.md#tls)."
+    return "## TLS\n\n" + wrapped(
+        f"Its certificate is for `{service}.default.svc` and the other [names of the service](../images.md#tls), and "
+        "the node's authority has issued it. Clients find the authority's own in `/run/nanocloud/tls/ca.crt` where "
+        "their image asks for it, and in `/var/lib/nanocloud.io/secure_assets/ca.crt` on the machine."
     )
 
 
@@ -238,10 +256,10 @@ def _dependants(recipe: Recipe, used_by: Iterable[str]) -> str:
     if values:
         lines.append(f"Another service that selects this one can take these values from it: {values}.")
     if recipe.exports.bindings:
-        lines.append("These commands can be bound to it:")
+        lines.append("It can [bind](../images.md#bindings) these commands:")
     if not lines:
         return ""
-    text = "## For services that use it\n\n" + _wrapped(" ".join(lines))
+    text = "## For services that use it\n\n" + wrapped(" ".join(lines))
     entries = [_binding(recipe, command) for command in recipe.exports.bindings]
     return text + ("\n\n" + "\n".join(entries) if entries else "")
 
@@ -259,34 +277,7 @@ def _binding(recipe: Recipe, command: str) -> str:
     text = " ".join(line for line in said if line)
     if owned := [usage.split()[n] for n in recipe.exports.owned.get(command, ()) if n < len(usage.split())]:
         text += f" {' and '.join(owned)} belong{'s' if len(owned) == 1 else ''} to one service alone."
-    return textwrap.fill(
-        f"`{usage}`: {text}",
-        _WIDTH,
-        initial_indent="- ",
-        subsequent_indent="  ",
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table without the columns that are empty in every row."""
-    rows = list(rows)
-    kept = [n for n in range(len(head)) if any(row[n] for row in rows)]
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line[n] for n in kept) + " |" for line in lines)
-
-
-def _cell(text: str) -> str:
-    return text.replace("\n", " ").replace("|", "\\|")
-
-
-def _sentence(text: str) -> str:
-    return _wrapped(text if text.endswith(".") else f"{text}.")
-
-
-def _wrapped(text: str) -> str:
-    return textwrap.fill(text, _WIDTH, break_long_words=False, break_on_hyphens=False)
+    return bullet(f"`{usage}`: {text}")
 
 
 def main(folder: Path) -> None:

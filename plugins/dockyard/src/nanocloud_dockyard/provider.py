@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from contextlib import asynccontextmanager, contextmanager
@@ -20,6 +21,7 @@ from nanocloud_dockyard.media import parse_manifest, this_platform
 from nanocloud_dockyard.reference import Reference, ServiceReference, parse_reference
 from nanocloud_dockyard.resolver import CachedSource, Found, build, find
 from nanocloud_dockyard.shared import SharedWork
+from nanocloud_dockyard.slots import Slots
 from nanocloud_dockyard.source import digest_of
 from nanocloud_dockyard.sources import Sources
 from nanocloud_dockyard.store import ImageRecord, Store
@@ -37,6 +39,9 @@ if TYPE_CHECKING:
     from nanocloud_dockyard.store import NewLayer
 
 
+log = logging.getLogger(__name__)
+
+
 class Dockyard(ImageProvider):
     """Images below ``root``; see ``store`` for the folder."""
 
@@ -45,11 +50,14 @@ class Dockyard(ImageProvider):
         self._store = Store(root)
         self._sources = Sources(config, self._store.layout, backoff)
         self._here = this_platform()
-        self._limiter = trio.CapacityLimiter(config.parallel_layers)
+        self._slots = Slots(config.parallel_layers)
         self._changing = trio.Lock()  # of records, against collection
         self._collected = trio.Event()
         self._collected.set()
         """Whether no collection is under way."""
+        self._unsettled = trio.Event()
+        self._unsettled.set()
+        """Whether there may be layers that are not on the disk yet."""
         self._touched: dict[Digest, float] = {}
         """When an image was last asked about."""
         self._pinned: Counter[Digest] = Counter()
@@ -66,10 +74,21 @@ class Dockyard(ImageProvider):
         try:
             async with self._sources, trio.open_nursery() as nursery:
                 self._work: SharedWork[None] = SharedWork(nursery)
+                nursery.start_soon(self._keep_settling)
                 yield
                 nursery.cancel_scope.cancel()
         except BaseExceptionGroup as group:  # the nursery's wrapping of what the body raised
             raise first_error(group) from None
+
+    async def _keep_settling(self) -> None:
+        """Bring new layers to the disk, which those who want to use them do not wait for."""
+        while True:
+            await self._unsettled.wait()
+            self._unsettled = trio.Event()
+            try:
+                await trio.to_thread.run_sync(self._store.settle)
+            except OSError as exc:  # the marks stay: the next boot fetches these layers again
+                log.error("layers may not be on the disk: %s", exc)
 
     async def catalog(self) -> Sequence[CatalogEntry]:
         return await trio.to_thread.run_sync(services.entries, self._store.layout, self._config.registry)
@@ -92,8 +111,12 @@ class Dockyard(ImageProvider):
         with self._pins((image.digest, *found.configuration.diff_ids)):
             await self._keep(found, image.reference)
             layers = dict(zip(found.configuration.diff_ids, found.manifest.layers, strict=True))
-            await gather(*(partial(self._ensure_layer, parsed, *pair, progress) for pair in layers.items()))
-            return await trio.to_thread.run_sync(self._unpacked, found, image)
+            missing = await trio.to_thread.run_sync(self._missing, tuple(layers))
+            try:
+                await gather(*(partial(self._ensure_layer, parsed, d, layers[d], progress) for d in missing))
+                return await trio.to_thread.run_sync(self._unpacked, found, image)
+            finally:
+                self._unsettled.set()
 
     async def local(self, digest: Digest) -> UnpackedImage:
         self._touched[digest] = trio.current_time()  # before the wait: a collection that begins now spares it
@@ -110,6 +133,17 @@ class Dockyard(ImageProvider):
                 self._collected.set()
         await trio.to_thread.run_sync(self._store.sweep)
         return gone
+
+    async def configuration(self, digest: Digest) -> bytes:
+        """The configuration document of an image that was resolved here, as it is."""
+        return await trio.to_thread.run_sync(self._configuration, digest)
+
+    def _configuration(self, digest: Digest) -> bytes:
+        manifest = self._store.blob(digest)
+        document = self._store.blob(parse_manifest(manifest, f"image {digest}").config.digest) if manifest else None
+        if document is None:
+            raise NotFoundError(f"image {digest} is not on this node")
+        return document
 
     def _fresh(self, seconds: float) -> set[Digest]:
         since = trio.current_time() - seconds
@@ -134,11 +168,12 @@ class Dockyard(ImageProvider):
 
     # Layers
 
+    def _missing(self, diff_ids: tuple[Digest, ...]) -> list[Digest]:
+        return [diff_id for diff_id in diff_ids if self._store.layer(diff_id) is None]
+
     async def _ensure_layer(
         self, reference: Reference, diff_id: Digest, layer: Descriptor, progress: PullProgress | None
     ) -> None:
-        if await trio.to_thread.run_sync(self._store.layer, diff_id):
-            return
         listeners = self._listeners.setdefault(diff_id, [])
         if progress:
             listeners.append(progress)
@@ -152,14 +187,15 @@ class Dockyard(ImageProvider):
                 self._listeners.pop(diff_id, None)
 
     async def _make_layer(self, reference: Reference, diff_id: Digest, layer: Descriptor) -> None:
+        if await trio.to_thread.run_sync(self._store.layer, diff_id):
+            return  # somebody else made it since we looked
         missing = NotFoundError(f"layer {layer.digest} of {reference} is nowhere")
-        async with self._limiter:
-            for source in self._sources.of(reference):
-                try:
-                    await self._unpack_from(source, diff_id, layer)
-                    return
-                except NotFoundError as exc:
-                    missing = exc
+        for source in self._sources.of(reference):
+            try:
+                await self._unpack_from(source, diff_id, layer)
+                return
+            except NotFoundError as exc:
+                missing = exc
         raise ImageError(f"{reference}: {missing}") from missing
 
     async def _unpack_from(self, source: Source, diff_id: Digest, layer: Descriptor) -> None:
@@ -171,9 +207,10 @@ class Dockyard(ImageProvider):
             await self._unpack(source, diff_id, layer)
 
     async def _unpack(self, source: Source, diff_id: Digest, layer: Descriptor) -> None:
-        async with self._new_layer() as new, source.layer(layer) as content:
-            job = UnpackJob(layer=layer, diff_id=diff_id, root_fd=new.root_fd, limits=self._config.limits.unpack)
-            record = await unpack(job, content, partial(self._report, diff_id, layer))
+        async with self._new_layer() as new:
+            async with self._slots.hold(layer.size_bytes), source.layer(layer) as content:
+                job = UnpackJob(layer=layer, diff_id=diff_id, root_fd=new.root_fd, limits=self._config.limits.unpack)
+                record = await unpack(job, content, partial(self._report, diff_id, layer))
             self._report(diff_id, layer, layer.size_bytes)
             await trio.to_thread.run_sync(self._store.finish_layer, new, diff_id, record)
 

@@ -5,13 +5,17 @@ Folder ``state_dir/images/``::
     blobs/sha256/<hex>      indexes, manifests and configurations; digested again on every read
     layers/<hex>/diff/      an unpacked layer, named by its diff_id; overlayfs's lower folders
     layers/<hex>/layer.json what is in it (LayerRecord)
+    layers/<hex>/.unsynced  a link that names a boot: not all of the layer may be on the disk yet
     layers/.new-*           a layer being unpacked, its folder ``diff`` locked (flock) by who unpacks it
     layers/.gone-*          a layer being removed
     images/<hex>.json       an image by its manifest's digest (ImageRecord)
     layout/                 an OCI layout folder of what was built here; its writer is ``layout_writer``
 
-A layer appears by one rename, after its data are on the disk: what stands in ``layers/<hex>`` is whole. The other
-files are checked when they are read; one that a crash broke counts as absent and is fetched again.
+A layer appears by one rename when all of it is written: what stands in ``layers/<hex>`` is whole. Nobody waits for the
+disk: ``settle`` brings layers there afterwards, and if the machine goes down before, the next boot sees the mark and
+removes the layer. The mark is made before the rename, and a link is metadata alone, so that a file system that keeps
+the order of metadata never shows the layer without it. The other files are checked when they are read; one that a crash
+broke counts as absent and is fetched again.
 """
 
 from __future__ import annotations
@@ -25,23 +29,24 @@ import re
 import secrets
 import shutil
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 
 from nanocloud.errors import ImageError, InvalidError
-from nanocloud.files import private_folder, sync_folder
+from nanocloud.files import private_folder
 from nanocloud.models.converter import structure, unstructure
 from nanocloud.providers.image import Digest
 from nanocloud_dockyard.source import digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from pathlib import Path
 
 T = TypeVar("T")
 _HEX = re.compile(r"[0-9a-f]{64}")
-_NEW, _GONE = ".new-", ".gone-"
+_NEW, _GONE, _UNSYNCED = ".new-", ".gone-", ".unsynced"
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 @attrs.frozen(kw_only=True)
@@ -83,6 +88,7 @@ class Store:
         self.root = root
         self.layout = root / "layout"
         self._blobs, self._layers, self._images = root / "blobs" / "sha256", root / "layers", root / "images"
+        self._boot = _BOOT.read_text().strip()
 
     def prepare(self) -> None:
         """Make the folders, remove what an interrupted run left."""
@@ -96,6 +102,9 @@ class Store:
         for path in self._layers.iterdir():
             if path.name.startswith(_GONE) or (path.name.startswith(_NEW) and not _is_locked(path / "diff")):
                 shutil.rmtree(path, ignore_errors=True)
+            elif _HEX.fullmatch(path.name) and _boot_of(path) not in (None, self._boot):
+                path.rename(gone := self._layers / (_GONE + secrets.token_hex(8)))
+                shutil.rmtree(gone, ignore_errors=True)
         for folder in (self._blobs, self._images):
             for path in folder.glob(".*.tmp"):
                 path.unlink(missing_ok=True)
@@ -162,16 +171,23 @@ class Store:
             shutil.rmtree(path, ignore_errors=True)
 
     def finish_layer(self, new: NewLayer, diff_id: Digest, record: LayerRecord) -> None:
-        """The layer is unpacked and verified: make it durable, then visible."""
+        """The layer is unpacked and verified: make it visible. ``settle`` makes it durable."""
         (new.path / "layer.json").write_bytes(json.dumps(unstructure(record)).encode())
-        _syncfs(new.root_fd)
+        (new.path / _UNSYNCED).symlink_to(self._boot)
         try:
             new.path.rename(self._layers / _hex(diff_id))
         except OSError as exc:
             if exc.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
-            return  # somebody else was faster, with the same content
-        sync_folder(self._layers)
+                raise  # else somebody else was faster, with the same content
+
+    def settle(self) -> None:
+        """Bring every layer that is here now to the disk, and say so. Takes as long as the disk does."""
+        marks = [path / _UNSYNCED for path in self._layers.iterdir() if _HEX.fullmatch(path.name)]
+        marks = [mark for mark in marks if mark.is_symlink()]
+        if marks:
+            _syncfs(self._layers)
+            for mark in marks:
+                mark.unlink(missing_ok=True)
 
     # Removal
 
@@ -224,8 +240,20 @@ def _is_locked(folder: Path) -> bool:
     return False
 
 
-def _syncfs(fd: int) -> None:
-    """One call for the whole tree: fsync of each file would cost more than writing it."""
+def _boot_of(layer: Path) -> str | None:
+    """The boot that an unsynced layer is from; None where the layer is on the disk."""
+    try:
+        return str((layer / _UNSYNCED).readlink())
+    except OSError:
+        return None
+
+
+def _syncfs(folder: Path) -> None:
+    """One call for all: fsync of each file would cost more than writing it."""
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.syncfs(fd):
-        raise OSError(ctypes.get_errno(), "syncfs")
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if libc.syncfs(fd):
+            raise OSError(ctypes.get_errno(), "syncfs")
+    finally:
+        os.close(fd)

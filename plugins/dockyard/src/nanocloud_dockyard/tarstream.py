@@ -167,7 +167,7 @@ class TarStream:
         link = values.get(b"linkpath") or extended.link or fields[8].partition(b"\0")[0]
         if b"\0" in name or b"\0" in link:
             raise LayerEntryError(f"{shown(name)}: a name with a NUL byte")
-        if fields[7] == b"S" or any(key.startswith(b"GNU.sparse.") for key in values):
+        if fields[7] == b"S" or (values and any(key.startswith(b"GNU.sparse.") for key in values)):
             raise LayerEntryError(f"{shown(name)}: sparse files do not belong in layers")
         kind = _KINDS.get(fields[7])
         if kind is None:

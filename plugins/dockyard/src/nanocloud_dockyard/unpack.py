@@ -70,8 +70,9 @@ class _Layer:
     def __init__(self, root_fd: int, limits: UnpackLimits) -> None:
         self._root_fd, self._limits = root_fd, limits
         self._implied: set[bytes] = set()
-        self._folders = Folders(root_fd, self._implied)
-        self._targets = Folders(root_fd, self._implied)  # of hard links; apart, so that neither loses its place
+        self._implied_bytes = 0
+        self._folders = Folders(root_fd, self._imply)
+        self._targets = Folders(root_fd, self._imply)  # of hard links; apart, so that neither loses its place
         self._folder_times: dict[bytes, int] = {}
         self._entries = self._whiteouts = self._bytes = 0
         self._opaque_root = False
@@ -86,12 +87,22 @@ class _Layer:
             self._targets.close()
         return LayerStats(self._entries, self._whiteouts, self._bytes, self._opaque_root, tuple(sorted(self._implied)))
 
+    def _imply(self, path: bytes) -> None:
+        """One entry can ask for a hundred folders: they are bounded apart from the entries."""
+        self._implied.add(path)
+        self._implied_bytes += len(path)
+        if self._implied_bytes > (most := self._limits.max_implied_bytes):
+            raise LayerLimitError(
+                f"{shown(path)}: names over {most} bytes of folders without entry (max_implied_bytes)"
+            )
+
     def _one(self, entry: Entry, tar: TarStream) -> None:
         path = self._components(entry.name)
-        if any(part.startswith(_META) and part != _OPAQUE for part in path):
-            return  # bookkeeping of AUFS, which old builders left in
-        if any(part.startswith(_WHITEOUT) for part in path[:-1]):
-            raise LayerEntryError(f"{shown(entry.name)}: a whiteout has nothing below it")
+        if _WHITEOUT in entry.name:
+            if any(part.startswith(_META) and part != _OPAQUE for part in path):
+                return  # bookkeeping of AUFS, which old builders left in
+            if any(part.startswith(_WHITEOUT) for part in path[:-1]):
+                raise LayerEntryError(f"{shown(entry.name)}: a whiteout has nothing below it")
         self._entries += 1
         try:
             if path and path[-1].startswith(_WHITEOUT):
@@ -116,7 +127,7 @@ class _Layer:
             raise LayerEntryError(f"{shown(name)}: a path with ..")
         if len(parts) > self._limits.max_depth:
             raise LayerLimitError(f"{shown(name)}: deeper than {self._limits.max_depth} folders (max_depth)")
-        if any(len(part) > _MAX_NAME_BYTES for part in parts):
+        if len(name) > _MAX_NAME_BYTES and any(len(part) > _MAX_NAME_BYTES for part in parts):
             raise LayerEntryError(f"{shown(name)}: a name over {_MAX_NAME_BYTES} bytes")
         return parts
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 
 _MAX_LINE_BYTES = 32 << 20  # the last line lists implied folders
 _MAX_STDERR_BYTES = 64 << 10
+CHILD = (sys.executable, "-I", "-m", "nanocloud_dockyard._unpack")
+_PIPE_BYTES = 1 << 20
+"""A busy machine lets a process wait for its turn: with the usual 64 KiB, each waits for the other's all the time."""
 
 
 class LayerBytesError(ImageError):
@@ -59,13 +64,16 @@ async def unpack(job: UnpackJob, content: int | AsyncIterator[bytes], progress: 
         what ``content`` raises.
     """
     process = await trio.lowlevel.open_process(
-        [sys.executable, "-I", "-m", "nanocloud_dockyard._unpack", job.argument],
+        [*CHILD, job.argument],
         stdin=content if isinstance(content, int) else subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         pass_fds=(job.root_fd,),
         env={},
     )
+    if process.stdin is not None:
+        with suppress(OSError):  # more than this user may have
+            fcntl.fcntl(process.stdin.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)  # type: ignore[attr-defined]
     try:
         answer, trace = await _converse(process, content, progress)
         await process.wait()

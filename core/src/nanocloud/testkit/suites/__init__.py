@@ -16,4 +16,6 @@ methods; a suite calls ``purge`` at the end where the provider has it.
 import pytest
 
 # Before they are imported, so that a failing assert in a suite shows its values as in any test file.
-pytest.register_assert_rewrite(*(f"{__name__}.{contract}" for contract in ("base", "network", "runtime", "volume")))
+pytest.register_assert_rewrite(
+    *(f"{__name__}.{contract}" for contract in ("base", "macro", "network", "runtime", "volume"))
+)

@@ -13,7 +13,12 @@ if ($wgServer === '') {
     $wgServer = 'http://localhost:8080';
     $nanocloudHost = $_SERVER['NANOCLOUD_HOST'] ?? '';
     if (preg_match('/^(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+)(:[0-9]{1,5})?$/', $nanocloudHost)) {
-        $wgServer = (($_SERVER['HTTPS'] ?? '') === 'on' ? 'https' : 'http') . "://$nanocloudHost";
+        // A server before this one knows how the visitor came.
+        $nanocloudScheme = $_SERVER['HTTP_X_FORWARDED_PROTO'] ?? '';
+        if (!in_array($nanocloudScheme, ['http', 'https'], true)) {
+            $nanocloudScheme = ($_SERVER['HTTPS'] ?? '') === 'on' ? 'https' : 'http';
+        }
+        $wgServer = "$nanocloudScheme://$nanocloudHost";
     }
 }
 $wgServer = rtrim($wgServer, '/');

@@ -1,0 +1,1 @@
+"""Whether an image makes a good service: what its files say (``lint``), and what it does when installed (``trial``)."""

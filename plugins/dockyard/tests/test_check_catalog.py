@@ -1,0 +1,34 @@
+"""The short form of a check over the whole catalogue: every recipe's image, as it is built.
+
+Set NANOCLOUD_TEST_STATE to a folder; what is missing there is built first, which downloads packages.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from nanocloud.config import NodeConfig
+from nanocloud_dockyard import recipes
+from nanocloud_dockyard.builder import Builder
+from nanocloud_dockyard.check.checking import Checker
+
+STATE = os.environ.get("NANOCLOUD_TEST_STATE")
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+    pytest.mark.skipif(not STATE, reason="NANOCLOUD_TEST_STATE does not name a folder for built images"),
+]
+
+
+@pytest.mark.parametrize("service", recipes.services())
+def test_image_of_the_catalogue_keeps_every_rule(service: str) -> None:
+    state = Path(str(STATE))
+    Builder(state, progress=lambda subject, message: print(f"{subject}: {message}")).build(service)
+    config = NodeConfig(state_dir=state)
+    checker = Checker(config=config, server=None, given={}, seconds=0.0, tell=print)
+    report = checker.check(service)
+    # How old an image is depends on when it was built, not on its recipe.
+    assert [finding for finding in report.findings if finding.rule != "image-age"] == [], report.text()
