@@ -329,7 +329,10 @@ def _set_network(descriptor: int) -> None:
 
 
 def _started(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except (FileNotFoundError, ProcessLookupError):
+        return sys.maxsize  # a process of a probe, which has ended since
 
 
 def phase(bundle: Mapping[str, Any] | None) -> str:
