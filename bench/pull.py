@@ -44,7 +44,8 @@ async def main(root, host, reference):
         await dockyard.ensure(await dockyard.resolve(reference))
         seconds = time.perf_counter() - began
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    print(json.dumps({"seconds": seconds, "kilobytes": int(status["VmHWM"].split()[0])}))
+    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss  # of the largest; not below what it was born with
+    print(json.dumps({"seconds": seconds, "node": int(status["VmHWM"].split()[0]), "child": children}))
 
 trio.run(main, *sys.argv[1:])
 """
@@ -71,13 +72,14 @@ def main() -> None:
                 samples[name].append(way())
     ours, floor = samples.pop("nanocloud"), samples.pop("floor")
     report("pull.seconds", "s", ours=ours, peers=samples, floor=floor)
-    report("pull.node_memory", "MB", ours=_memory, peers={}, floor=())
+    for process, sizes in _memory.items():
+        report(f"pull.{process}_memory", "MB", ours=sizes, peers={}, floor=())
 
 
 # ---- what is measured ------------------------------------------------------------------------------------------------
 
-_memory: list[float] = []
-"""Peak of the node's process, one a round."""
+_memory: dict[str, list[float]] = {"node": [], "child": []}
+"""Peaks of the node's process and of its largest unpacking child, one a round."""
 
 
 def _ours(disk: Path, host: str, reference: str) -> float:
@@ -90,7 +92,8 @@ def _ours(disk: Path, host: str, reference: str) -> float:
         process.stdin.write("go\n")
         process.stdin.flush()
         answer = json.loads(process.stdout.readline())
-    _memory.append(answer["kilobytes"] / 1000)
+    for process, sizes in _memory.items():
+        sizes.append(answer[process] * 1024 / 1e6)
     _remove(root)
     return float(answer["seconds"])
 

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 LIMIT_SECONDS = 60.0
+END_OF_INPUT = "\x04"
+"""Control and D."""
 
 
 class Terminal:
@@ -31,7 +33,10 @@ class Terminal:
         return found[0]
 
     def type(self, line: str) -> None:
-        os.write(self._master, line.encode() + b"\n")
+        self.press(line + "\n")
+
+    def press(self, keys: str) -> None:
+        os.write(self._master, keys.encode())
 
     def end(self, seconds: float = LIMIT_SECONDS) -> int:
         """Read to the end; the exit status is returned."""

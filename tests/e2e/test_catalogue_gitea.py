@@ -44,7 +44,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def install(node: TestNode, image: str, name: str, database: str, transport: str, *more: str) -> None:
-    words = [f"database={database}", f"database_transport={transport}", "protocol=http", *more]
+    words = [f"database={database}", f"database_transport={transport}", *more]
     options = [part for word in words for part in ("--option", word)]
     node.cli("install", name, "--image", image, *options, "--timeout", "5m", seconds=MINUTES)
 
@@ -81,7 +81,7 @@ def test_a_plan_shows_the_database_the_binding_and_no_secret(node: TestNode, ima
 def test_with_mariadb_over_tls_the_server_is_verified_and_the_administrator_can_log_in(
     node: TestNode, image: str
 ) -> None:
-    install(node, image, "forge", "mariadb", "tls", f"admin_password={PASSWORD}", "domain=git.example")
+    install(node, image, "forge", "mariadb", "tls", f"admin_password={PASSWORD}", "domain=git.example", "protocol=http")
     written = configuration(node, "forge")
     assert dict(written["database"]) | {"passwd": "", "app_name": ""} == {
         "db_type": "mysql",
@@ -158,7 +158,20 @@ def test_with_postgresql_over_tls_the_configuration_verifies_in_full(node: TestN
     assert {binding["phase"] for binding in bindings} == {"Completed"}
 
 
-def test_https_is_configured_with_the_nodes_certificate_and_bad_values_are_refused(node: TestNode) -> None:
+def test_by_default_it_answers_over_https_with_the_nodes_certificate(node: TestNode) -> None:
+    environment = node.env_of("code")
+    assert environment["GITEA_PROTOCOL"] == "https"
+    # It is ready, so these scripts verified the certificate. Others find it by the published port.
+    password = environment["GITEA_ADMIN_PASSWORD"]
+    assert read(node, "code", "/var/lib/gitea/stand-in/user-administrator") == password
+    authority = node.folder / "authority.pem"
+    authority.write_text(read(node, "code", "/run/nanocloud/tls/ca.crt"))
+    url = "https://127.0.0.1:3000/api/healthz"
+    retry = ("--retry", "5", "--retry-connrefused", "--retry-delay", "1")
+    node.run("curl", "-sSf", *retry, "--cacert", authority, url)
+
+
+def test_what_cannot_be_configured_is_refused(node: TestNode) -> None:
     def write(*changes: str, code: int = 0) -> str:
         done = node.cli("exec", "code", "--", "env", *changes, "/usr/lib/nanocloud/write-config", code=code)
         return done.stdout + done.stderr
@@ -170,6 +183,7 @@ def test_https_is_configured_with_the_nodes_certificate_and_bad_values_are_refus
     for change, message in (
         ("GITEA_DB_PASSWORD=a`b", "GITEA_DB_PASSWORD must hold no backquote"),
         ("GITEA_TITLE=a\nb", "GITEA_TITLE must hold no backquote, no line break"),
+        ("GITEA_ADMIN_PASSWORD=short", "admin_password must have 8 characters or more"),
         ("GITEA_DOMAIN=a b", "domain 'a b' is no host name or address"),
         ("GITEA_PROTOCOL=gopher", "protocol gopher must be http or https"),
         ("GITEA_TLS_KEY=/nonexistent", "there is no key and certificate for https"),

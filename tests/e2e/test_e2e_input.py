@@ -72,7 +72,7 @@ REFUSED: dict[str, tuple[str, int, str]] = {
     "an unknown service": ("tinydv", FAILED, r"no service 'tinydv'; did you mean tinydb"),
     "an unknown option": ("tinydb -o prot=1", FAILED, r"prot: .* did you mean port"),
     "a value outside the choices": ("choosy -o size=medium", FAILED, r"size: 'medium' is not a choice; .*small, large"),
-    "a value that is missing": ("choosy", FAILED, r"needed"),
+    "a value that is missing": ("choosy", USAGE, r"one option that has no default: needed \(any text\)"),
     "a layout that is not there": ("tinydb --image oci:/nowhere:x", FAILED, r"oci:/nowhere"),
     "a tag that is not in the layout": ("tinydb --image oci:{layout}:tinydv", FAILED, r"tinydv"),
     "a registry that does not answer": ("tinydb --image 127.0.0.1:5999/x:1", FAILED, r"127\.0\.0\.1:5999"),

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from nodes import NANOCLOUD, TestNode, is_ready, making_node
-from terminals import terminal
-from tinyimages import DATABASE_FILES
+from terminals import END_OF_INPUT, terminal
+from tinyimages import APP_FILES, APP_OPTIONS, DATABASE_EXPORTS, DATABASE_FILES, DATABASE_OPTIONS
 
 from nanocloud.client.api import ApiError, bundles_path, core_path
 
@@ -74,6 +74,15 @@ def test_on_a_terminal_a_missing_option_is_asked_for_and_a_secret_not_shown(node
     assert node.env_of("needy") | {"DOMAIN": "example.org", "TOKEN": "hunter2"} == node.env_of("needy")
     options = node.bundle("needy")["status"]["options"]
     assert (options["mode"], options["port_1"], options["admin_token"]) == ("safe", "80", "********")
+
+
+def test_whoever_does_not_answer_installs_nothing(node: TestNode) -> None:
+    with terminal(node.inside(NANOCLOUD, "install", "needy"), node.environment) as typing:
+        typing.wait_for(r"domain \(any text\): ")
+        typing.press(END_OF_INPUT)
+        assert typing.end() == 1
+    assert "aborted" in typing.text
+    assert node.get("bundles", "needy") is None
 
 
 def test_elsewhere_the_list_of_missing_options_is_the_error(node: TestNode) -> None:
@@ -321,6 +330,32 @@ def test_a_volume_keeps_its_size_whoever_asks_and_however(node: TestNode, file: 
     # The same size in other words is no change.
     node.cli("install", "tinydb", "-o", "volume_size_1=32768Ki")
     assert is_ready(node.bundle("tinydb"))
+
+
+def test_another_database_is_told_to_begin_empty(node: TestNode) -> None:
+    labels = {"io.nanocloud.options": DATABASE_OPTIONS, "io.nanocloud.exports": DATABASE_EXPORTS}
+    node.layout.add("otherdb", command=["/serve.sh"], files=DATABASE_FILES, labels=labels)
+    choices = dict.fromkeys(("database=&tinydb", "database=&otherdb"), APP_OPTIONS["database=&tinydb"])
+    rest = {key: tokens for key, tokens in APP_OPTIONS.items() if key != "database=&tinydb"}
+    labels = {"io.nanocloud.options": choices | rest}
+    node.layout.add("picky", command=["/serve.sh"], files=APP_FILES, labels=labels)
+    node.cli("install", "picky")
+    shown = node.cli("install", "picky", "-o", "database=otherdb", "--dry-run", code=2).stdout
+    note = "service database: tinydb -> otherdb (to be installed) (data in tinydb does not come along)"
+    assert f"  ~ {note}" in shown.splitlines()
+    assert "create_user $user $password in tinydb (what it made in tinydb stays there)" in shown
+    done = node.cli("install", "picky", "-o", "database=otherdb")
+    assert f"note: {note}" in done.stderr.splitlines()
+    assert node.env_of("picky")["DB_HOST"] == "otherdb.default.svc"
+    assert "no changes" in node.cli("install", "picky", "-o", "database=otherdb", "--dry-run", code=0).stdout
+
+
+def test_a_stopped_service_can_be_changed_and_stays_stopped(node: TestNode) -> None:
+    node.cli("install", "tinydb")
+    node.cli("stop", "tinydb")
+    said = node.cli("install", "tinydb", "-o", "port=5001", "--timeout", "30s").stdout
+    assert "tinydb is changed; it is stopped" in said
+    assert node.bundle("tinydb")["status"]["options"]["port"] == "5001"
 
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl")

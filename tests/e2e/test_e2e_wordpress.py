@@ -29,6 +29,7 @@ def test_one_command_brings_wordpress_and_its_database_over_tls(node: TestNode) 
     assert "<title>A WordPress on Nanocloud</title>" in front_page(node)
     assert sql(node, "SELECT ssl_type FROM mysql.user WHERE user = 'wordpress'").strip() == "ANY"
     assert int(sql(node, "SHOW STATUS LIKE 'Ssl_accepts'").split()[1]) > 0
+    assert "no changes" in node.cli("install", "wordpress", *words, "--dry-run", code=0).stdout
     # No capability, no new privileges, its own user: what the catalogue promises, as the kernel sees it.
     status = Path(f"/proc/{node.process_of('wordpress')}/status").read_text()
     facts = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
@@ -47,5 +48,8 @@ def test_one_command_brings_wordpress_and_its_database_over_tls(node: TestNode) 
 
     node.cli("restart", "mariadb", seconds=MINUTES)
     assert "A WordPress on Nanocloud" in front_page(node)
+    gone = node.cli("uninstall", "wordpress", "--dry-run", code=2).stdout
+    assert "volume-1-wordpress-0: 1Gi at /var/lib/wordpress (its data is lost)" in gone
+    assert "uninstall mariadb (mariadb): installed for wordpress, and nothing else uses it" in gone
     node.cli("uninstall", "wordpress", seconds=MINUTES)
     node.until("bundles", "mariadb", lambda bundle: bundle is None)

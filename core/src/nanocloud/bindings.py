@@ -97,6 +97,16 @@ class ExecBinding(BindingProvider):
             finished_at=self.clock(),
         )
 
+    def envelope(self, spec: ExecSpec) -> ExecSpec:
+        """A process of somebody else's in the envelope of a binding command."""
+        return attrs.evolve(
+            spec,
+            environment=ENVIRONMENT,
+            working_directory="/",
+            user=f"{self.config.uid}:{self.config.gid}",
+            capabilities=frozenset(),
+        )
+
     async def _run(self, call: BindingCall, secrets: tuple[bytes, ...], output: bytearray) -> int:
         words, descriptor = [f"{FOLDER}/{call.command}"], _FIRST_SECRET_DESCRIPTOR
         for argument in call.arguments:
@@ -105,14 +115,7 @@ class ExecBinding(BindingProvider):
                 descriptor += 1
             else:
                 words.append(argument.value)
-        spec = ExecSpec(
-            argv=tuple(words),
-            environment=ENVIRONMENT,
-            working_directory="/",
-            user=f"{self.config.uid}:{self.config.gid}",
-            capabilities=frozenset(),
-            secrets=secrets,
-        )
+        spec = self.envelope(ExecSpec(argv=tuple(words), secrets=secrets))
         async with call.runtime.exec(call.container, spec) as session:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_collect, session.stdout, output)

@@ -13,10 +13,11 @@ from nanocloud.apiserver.app import build_app
 from nanocloud.apiserver.auth import MASTERS, User
 from nanocloud.apiserver.catalogue import PATH, Catalogue
 from nanocloud.apiserver.context import ApiContext
+from nanocloud.errors import ImageError
 from nanocloud.images import ImageSources
 from nanocloud.objects import ObjectStore
 from nanocloud.planning import options_schema
-from nanocloud.providers.image import CatalogEntry, ImageConfig
+from nanocloud.providers.image import CatalogEntry, Image, ImageConfig
 from nanocloud.testkit import FakeImages
 from nanocloud.testkit.planning import MARIADB, MARIADB_EXPORTS, WORDPRESS, contract_of
 
@@ -28,6 +29,13 @@ class Recipes(FakeImages):
         labels = {"io.nanocloud.options": '{"port": ["80"], "domain": []}'}
         unbuilt = CatalogEntry(service="nginx", reference="nginx", description="A web", built=False, labels=labels)
         return [unbuilt, *await super().catalog()]
+
+    async def resolve(self, reference: str) -> Image:
+        if reference == "nginx" and self.is_unreachable:
+            raise ImageError("the registry does not answer")
+        return await super().resolve(reference)
+
+    is_unreachable = False
 
 
 class Caller:
@@ -79,6 +87,14 @@ async def test_a_service_comes_with_the_schema_of_its_options(client: httpx2.Asy
 async def test_a_service_that_is_not_built_is_described_by_its_recipe(client: httpx2.AsyncClient) -> None:
     status = (await client.get(f"{PATH}/nginx")).json()["status"]
     assert (status["built"], status["digest"]) == (False, None)
+    assert status["schema"]["required"] == ["domain"]
+
+
+async def test_a_registry_that_does_not_answer_hides_no_recipe(
+    client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Recipes, "is_unreachable", True)
+    status = (await client.get(f"{PATH}/nginx")).json()["status"]
     assert status["schema"]["required"] == ["domain"]
 
 

@@ -69,7 +69,10 @@ class HostPods:
         raise NotFoundError("no logs here")
 
     @asynccontextmanager
-    async def exec(self, namespace: str, pod: str, container: str | None, spec: ExecSpec) -> AsyncIterator[ExecSession]:
+    async def exec(
+        self, namespace: str, pod: str, container: str | None, spec: ExecSpec, *, as_binding: bool = False
+    ) -> AsyncIterator[ExecSession]:
+        self.as_binding = as_binding
         if pod == "none":
             raise NotFoundError('pods "none" not found')
         stdin = subprocess.PIPE if spec.stdin else subprocess.DEVNULL
@@ -277,3 +280,10 @@ def test_a_bad_address_is_named(listen: str) -> None:
 def test_addresses() -> None:
     assert parse_listen("[::1]:6443") == ("::1", 6443)
     assert parse_listen("127.0.0.1:0") == ("127.0.0.1", 0)
+
+
+async def test_a_process_can_be_asked_for_as_a_binding_command_runs(server: Server) -> None:
+    for query, wanted in (({}, False), ({"asBinding": "true"}, True), ({"asBinding": "false"}, False)):
+        async with server.exec("true", **query) as socket:
+            await socket.get_message()  # how it ended
+        assert server.pods.as_binding is wanted

@@ -6,10 +6,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import trio
 from trio.testing import MockClock
 
+from nanocloud.bindings import ENVIRONMENT, BindingConfig, ExecBinding
 from nanocloud.errors import BadRequestError, NotFoundError
 from nanocloud.kubelet.access import PodAccess
 from nanocloud.models.pod import POD
@@ -158,3 +160,34 @@ async def test_no_process_runs_in_a_container_that_does_not(
         async with PodAccess(server.kubelet).exec("default", "mariadb-0", None, ExecSpec(argv=("x",))):
             pass
     await server.store.delete(POD, "default", "mariadb-0", grace_seconds=0)
+
+
+async def test_a_process_in_the_envelope_of_a_binding_command(machine: Simulation, mock_clock: MockClock) -> None:
+    seen: list[ExecSpec] = []
+
+    async def handler(inside: FakeExec) -> int:
+        if inside.spec.user is not None:  # not ready.sh
+            seen.append(inside.spec)
+        return 0
+
+    machine.runtime.exec_handler = handler
+    async with machine.run() as server:
+        await server.install("mariadb")
+        await server.ready("mariadb")
+        spec = ExecSpec(argv=("create_user", "me"), stdin=True)
+        for binding in (ExecBinding(), ExecBinding(config=BindingConfig(uid=7, gid=8))):
+            access = PodAccess(attrs.evolve(server.kubelet, binding=binding))
+            async with access.exec("default", "mariadb-0", None, spec, as_binding=True) as session:
+                assert await session.wait() == 0
+        with pytest.raises(BadRequestError, match="runs nothing in containers"):
+            async with PodAccess(server.kubelet).exec("default", "mariadb-0", None, spec, as_binding=True):
+                pass
+    assert [found.user for found in seen] == ["65534:65534", "7:8"]
+    for found in seen:
+        assert (found.argv, found.stdin, found.capabilities, found.working_directory) == (
+            ("create_user", "me"),
+            True,
+            frozenset(),
+            "/",
+        )
+        assert found.environment == ENVIRONMENT

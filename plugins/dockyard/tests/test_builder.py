@@ -34,6 +34,7 @@ case $command in
     build)
         echo 'STEP 1/2: FROM nanocloud/debian:12'
         echo 'STEP 2/2: RUN  make   it'
+        if [ -e "$here/stages" ]; then echo '[2/2] STEP 1/9: COPY --from=build it .'; fi
         if [ -e "$here/hang" ]; then echo x > "$here/hang"; exec sleep 1000; fi
         if [ -e "$here/fail" ]; then cat "$here/fail"; exit 7; fi
         for argument; do
@@ -120,6 +121,12 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     return made
 
 
+def test_a_build_of_two_stages_tells_its_steps(host: Host) -> None:
+    (host.bin / "stages").touch()
+    host.build()
+    assert "redis: [2/2] step 1/9: COPY --from=build it ." in host.told
+
+
 def test_a_first_build_makes_the_base_and_a_second_does_nothing(host: Host) -> None:
     first = host.build()
     assert first.built
@@ -135,6 +142,14 @@ def test_a_first_build_makes_the_base_and_a_second_does_nothing(host: Host) -> N
     assert second.image == first.image
     assert host.calls() == []
     assert (host.state / "logs" / "dockyard" / "redis.log").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_relative_folder_reaches_the_builder_as_an_absolute_one(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(host.state.parent)
+    host.state = Path("state")
+    host.build()
+    (pushed,) = [line for line in host.calls() if " push " in line]
+    assert pushed.split()[-1].startswith(f"oci:{Path.cwd()}/state/")
 
 
 def test_labels_and_the_hosts_apt_reach_the_build_and_its_sources_do_not_reach_argv(host: Host) -> None:
@@ -166,6 +181,7 @@ def test_files_of_a_recipe_are_there_before_anything_is_built_and_outlive_the_ba
     assert (host.folder / "store/scratch/artifacts/tool").read_bytes() == content
     (host.state / "tool").unlink()
     (host.folder / "artifacts" / "old").touch()
+    os.utime(host.folder / "artifacts" / "old", (0, 0))
     assert not host.build().built
     assert host.build(rebuild_base=True).built
     assert [path.name for path in (host.folder / "artifacts").iterdir()] == [sha256]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import ssl
 import threading
 from collections.abc import Iterator
@@ -227,10 +228,13 @@ def test_tls_is_checked_and_never_left(
         assert kept.provide(f"{secure.url}/tool") == {"tool": CONTENT}
 
 
-def test_files_that_no_recipe_names_any_more_are_removed(server: Server, kept: Kept) -> None:
+def test_files_that_no_build_used_for_long_are_removed(server: Server, kept: Kept) -> None:
     kept.provide(f"{server.url}/tool")
     (kept.folder / "0123").write_bytes(b"old")
-    artifacts.collect(kept.folder, {SHA256})
+    for name in kept.names():
+        os.utime(kept.folder / name, (0, 0))
+    kept.provide(f"{server.url}/tool")
+    artifacts.collect(kept.folder)
     assert kept.names() == [SHA256]
 
 

@@ -111,12 +111,12 @@ def having(monkeypatch: pytest.MonkeyPatch, **arguments: list[str]) -> None:
     """Recipes that fetch a file for each argument."""
     real = recipes.load
 
-    def load(service: str) -> recipes.Recipe:
+    def load(service: str, catalog: Path) -> recipes.Recipe:
         found = tuple(
             recipes.Artifact(file=name.lower(), url="https://a.example/x", sha256="0" * 64, argument=name)
             for name in arguments.get(service, [])
         )
-        return attrs.evolve(real(service), artifacts=found)
+        return attrs.evolve(real(service, catalog), artifacts=found)
 
     monkeypatch.setattr(recipes, "load", load)
 
@@ -152,7 +152,7 @@ def test_show_explains_a_service(capsys: pytest.CaptureFixture[str]) -> None:
         "uses services:    database: mariadb",
         "runs in them:     create_user $database_name $database_user $database_password $database_transport "
         "(with database=mariadb)",
-        "exports options:  host, port",
+        "exports options:  host, port, tls_port",
         "exports bindings: none",
     ):
         assert line in shown.splitlines()

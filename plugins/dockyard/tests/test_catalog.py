@@ -57,8 +57,9 @@ def test_recipe_asks_for_services_and_bindings_that_exist(service: str) -> None:
             for token in tokens:
                 if token.startswith("&"):
                     assert token[1:].split()[0] in exports.bindings
-                if token.startswith(f"*{option}_") and token[1:] not in own:
-                    assert token.removeprefix(f"*{option}_") in exports.options
+                required = token[1:].partition("=")[0] if token.startswith("*") else ""
+                if required.startswith(f"{option}_") and required not in own:
+                    assert required.removeprefix(f"{option}_") in exports.options
 
 
 @pytest.mark.parametrize("service", SERVICES)

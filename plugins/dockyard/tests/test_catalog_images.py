@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
 from nanocloud_dockyard.builder import Builder
 from nanocloud_dockyard.decompress import DigestedInput, LayerStream
@@ -155,7 +156,10 @@ class Boxes:
         self.tls.mkdir()
         certificate = authority.issue_cert("mariadb.default.svc", "redis.default.svc", "localhost", "127.0.0.1")
         authority.cert_pem.write_to_path(self.tls / "ca.crt")
-        certificate.private_key_pem.write_to_path(self.tls / "tls.key")
+        key = load_pem_private_key(certificate.private_key_pem.bytes(), None)
+        (self.tls / "tls.key").write_bytes(  # in the form in which the node's authority writes it
+            key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        )
         certificate.cert_chain_pems[0].write_to_path(self.tls / "tls.crt")
         for file in (folder, self.tls, *self.tls.iterdir()):
             file.chmod(0o755)
@@ -232,7 +236,7 @@ class Boxes:
 @pytest.fixture(scope="session")
 def layout() -> Path:
     builder = Builder(Path(str(STATE)), progress=lambda subject, message: print(f"{subject}: {message}"))
-    for service in ("mariadb", "redis", "nginx", "wordpress"):
+    for service in ("kafka", "mariadb", "redis", "nginx", "wordpress"):
         builder.build(service)
     return builder.layout
 
@@ -384,6 +388,32 @@ def test_redis_users_of_dependants_are_kept_and_limited(boxes: Boxes) -> None:
     for _ in range(2):
         assert second.bind("revoke_user", "shop", "/dev/null").returncode == 0
     assert "NOAUTH" in ask(second, "shop", b"p w'\"\\", "GET", "shop:a")
+
+
+def test_kafka_makes_its_data_whole_or_not_at_all_and_keeps_its_own_password(boxes: Boxes) -> None:
+    environment = {"KAFKA_BUNDLE": "localhost"} | {f"KAFKA_TLS_{name}": path for name, path in TLS.items()}
+    first = boxes.start("kafka", environment=environment)
+    first.wait_ready()
+    facts = first.bind("cat", "/dev/shm/nanocloud.properties").stdout
+    password = facts.partition("password=")[2].partition("\n")[0]
+    assert len(password) == 64
+    assert password not in first.log.read_text()
+    assert first.bind("cat", "/dev/shm/server.properties").returncode != 0
+    for transport in ("plain", "tls"):
+        for command in ("create_user", "verify_user"):
+            done = first.bind(command, "shop", "/dev/fd/3", transport, secret=b"p w'\"\\")
+            assert done.returncode == 0, done.stderr
+    first.kill()
+    volume = boxes._folder / "volume-kafka"
+    (volume / "data").rename(volume / "data.new")
+    (volume / "data.new" / "meta.properties").write_text("cluster.id=")  # as if it had been killed at its first start
+    second = boxes.start("kafka", environment=environment)
+    second.wait_ready()
+    assert not (volume / "data.new").exists()
+    assert password not in second.bind("cat", "/dev/shm/nanocloud.properties").stdout
+    assert second.bind("verify_user", "shop", "/dev/fd/3", secret=b"p w'\"\\").returncode == 1
+    subprocess.run(("kill", "-TERM", str(second._pid())), check=True)
+    assert second.process.wait(30) == 143
 
 
 def test_nginx_serves_its_volume(boxes: Boxes) -> None:

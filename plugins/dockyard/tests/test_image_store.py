@@ -28,6 +28,7 @@ from nanocloud_dockyard.collect import collect
 from nanocloud_dockyard.layout import LayoutSource
 from nanocloud_dockyard.provider import Dockyard
 from nanocloud_dockyard.settings import DockyardConfig, LimitSettings
+from nanocloud_dockyard.unpacker import unpack
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="layers keep owners and devices: needs root")
 
@@ -305,6 +306,34 @@ async def test_concurrent_calls_share_the_work(open_dockyard, new_image, new_tar
         results = await gather(*[partial(dockyard.ensure, image)] * 5)
     assert len(started) == 1
     assert all(result == results[0] for result in results)
+
+
+@pytest.mark.root
+@needs_root
+async def test_as_many_layers_as_configured_are_unpacked_side_by_side(
+    open_dockyard, new_image, new_tar, layout, monkeypatch
+):
+    image = new_image.of(*(bytes(new_tar().file(b"%d" % number)) for number in range(6)))
+    image.write_layout(layout)
+    running, most = set(), []
+    both = trio.Event()
+
+    async def counted(job, content, progress):
+        running.add(job)
+        most.append(len(running))
+        if len(running) == 2:
+            both.set()
+        with trio.fail_after(30):
+            await both.wait()
+        try:
+            return await unpack(job, content, progress)
+        finally:
+            running.discard(job)
+
+    monkeypatch.setattr("nanocloud_dockyard.provider.unpack", counted)
+    async with open_dockyard(parallel_layers=2) as dockyard:
+        unpacked = await dockyard.ensure(await dockyard.resolve(reference(layout)))
+    assert (max(most), len(most), len(unpacked.layers)) == (2, 6, 6)
 
 
 @pytest.mark.root

@@ -24,6 +24,9 @@ APP = {
     "store=&store": ["*store_host", "*store_port", "*name", "&create_thing $name a|b"],
     "store=none": [],
     "store=other": ["*motto"],
+    "store=far": ["*way=tunnel"],
+    "way=road": [],
+    "way=tunnel": [],
     "name": ["!bundle"],
     "title": [""],
     "?motto": [],
@@ -72,7 +75,7 @@ def test_page_tells_choices_and_the_services_behind_them(catalog: Path) -> None:
     for line in (
         "nanocloud dockyard build store app",
         "nanocloud install app --option store=none",
-        "| `store` | `store` | `store`, `none`, `other` | `name`, `motto` |",
+        "| `store` | `store` | `store`, `none`, `other`, `far` | `name`, `motto`, `way=tunnel` |",
         "| `name` | the bundle's name |  |  |",
         "| `title` | empty |  |  |",
         "| `motto` | none |  |  |",
@@ -82,7 +85,8 @@ def test_page_tells_choices_and_the_services_behind_them(catalog: Path) -> None:
         assert line in text.splitlines()
     for heading in ("## Ports", "## TLS", "## For services that use it"):
         assert heading not in text
-    assert "--option store=other" not in text  # alone, it would be refused
+    assert "--option store=other" not in text  # alone, they would be refused
+    assert "--option store=far" not in text
 
 
 def test_notes_go_where_they_belong_and_are_no_part_of_the_image(catalog: Path) -> None:

@@ -24,6 +24,14 @@ DESCRIPTOR = Descriptor(media_type="x", digest=digest_of(BLOB), size_bytes=len(B
 UPLOAD = "/v2/a/b/blobs/uploads/1"
 
 
+class Body(httpx2.AsyncByteStream):
+    def __init__(self, data):
+        self._data = data
+
+    async def __aiter__(self):
+        yield self._data
+
+
 class Registry:
     """Keeps uploads as the specification says; a test bends what it answers."""
 
@@ -180,6 +188,40 @@ async def test_an_upload_at_another_host_carries_no_credentials(registry, target
     assert [request.method for request in elsewhere] == ["PATCH", "PUT"]
     assert not any("Authorization" in request.headers for request in elsewhere)
     assert elsewhere[1].url.params["signed"] == "1"
+
+
+async def test_a_token_that_ends_during_an_upload_is_renewed(registry, target, tmp_path):
+    """The body that was refused is sent again, whole."""
+    good, issued = ["t1"], iter(["t1", "t2"])
+    honest = {name: getattr(registry, name) for name in ("post", "patch", "put")}
+    challenge = {"WWW-Authenticate": 'Bearer realm="https://auth.example/token",service="reg"'}
+
+    def walled(name):
+        async def answer(request):
+            if request.headers.get("Authorization") != f"Bearer {good[0]}":
+                await request.aread()
+                return httpx2.Response(401, headers=challenge)
+            answer = await honest[name](request)
+            if name == "post":
+                good[0] = "t2"  # from now on the first token is too old
+            return answer
+
+        return answer
+
+    async def token(request):
+        assert request.url.params["scope"] == "repository:a/b:pull,push"
+        return httpx2.Response(200, stream=Body(json.dumps({"token": next(issued), "expires_in": 300}).encode()))
+
+    async def get(request):
+        return await (token(request) if request.url.host == "auth.example" else honest_get(request))
+
+    honest_get = registry.get
+    for name in honest:
+        setattr(registry, name, walled(name))
+    registry.get = get
+    await put(target())
+    assert registry.kept == BLOB
+    assert registry.methods() == ["POST", "GET", "POST", "PATCH", "GET", "PATCH", "PUT"]
 
 
 @pytest.mark.parametrize("status", [301, 302, 303])

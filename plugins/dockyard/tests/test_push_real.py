@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import os
 import shutil
@@ -20,7 +21,9 @@ import trio
 import trustme
 
 from nanocloud.errors import ImageError, NotFoundError
+from nanocloud_dockyard.provider import Dockyard
 from nanocloud_dockyard.push import Push
+from nanocloud_dockyard.pushing import Shown
 from nanocloud_dockyard.reference import parse_reference
 from nanocloud_dockyard.retry import Backoff
 from nanocloud_dockyard.settings import DockyardConfig, RegistrySettings
@@ -65,6 +68,15 @@ def layout(new_image, new_tar, tmp_path):
     return image
 
 
+async def our_digest(reference, tmp_path, **config):
+    """What our own client finds there, every layer fetched and unpacked where we may."""
+    async with Dockyard(DockyardConfig(**config), tmp_path / "pulled", backoff=Backoff(first_seconds=0.01)) as dockyard:
+        image = await dockyard.resolve(reference)
+        if os.geteuid() == 0:
+            assert len((await dockyard.ensure(image)).layers) == 2
+        return image.digest
+
+
 async def skopeo_digest(reference, *options):
     command = ["skopeo", "inspect", "--tls-verify=false", *options, "--format", "{{.Digest}}", f"docker://{reference}"]
     return (await trio.run_process(command, capture_stdout=True)).stdout.decode().strip()
@@ -77,6 +89,7 @@ async def test_what_is_pushed_is_what_others_pull(registry, tmp_path, layout):
             f"oci:{tmp_path}/layout:latest", f"{address}/team/app:v1", tmp_path, told=told, plain_http=(address,)
         )
         assert await skopeo_digest(f"{address}/team/app:v1") == digest
+        assert await our_digest(f"{address}/team/app:v1", tmp_path, plain_http=(address,)) == digest
         assert told.done == set(layout.blobs) - {digest}
         command = ["skopeo", "copy", "--quiet", "--src-tls-verify=false", f"docker://{address}/team/app:v1"]
         await trio.run_process([*command, f"oci:{tmp_path}/back:latest"])
@@ -156,7 +169,7 @@ async def test_a_blob_that_was_changed_is_refused_by_the_registry(registry, tmp_
 
 @asynccontextmanager
 async def cutting(address, cuts):
-    """A relay to the registry that breaks the first ``cuts`` connections that carried a mebibyte upwards."""
+    """A relay to the registry that breaks the first ``cuts`` connections that carried a mebibyte either way."""
     host, _, port = address.partition(":")
     left = [cuts]
 
@@ -178,7 +191,7 @@ async def cutting(address, cuts):
             try:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(carry, stream, upstream, 1 << 20)
-                    nursery.start_soon(carry, upstream, stream)
+                    nursery.start_soon(carry, upstream, stream, 1 << 20)
             except* (trio.BrokenResourceError, trio.ClosedResourceError):
                 pass
 
@@ -194,6 +207,14 @@ async def test_a_push_that_is_cut_goes_on(registry, tmp_path, layout):
         digest = await push(f"oci:{tmp_path}/layout:latest", f"{relay}/app:v1", tmp_path, plain_http=(relay, address))
         assert left == [0]
         assert await skopeo_digest(f"{address}/app:v1") == digest
+
+
+async def test_a_pull_that_is_cut_goes_on(registry, tmp_path, layout):
+    async with registry(tmp_path / "registry") as address:
+        digest = await push(f"oci:{tmp_path}/layout:latest", f"{address}/app:v1", tmp_path, plain_http=(address,))
+        async with cutting(address, 2) as (relay, left):
+            assert await our_digest(f"{relay}/app:v1", tmp_path, plain_http=(relay,)) == digest
+            assert left == [0 if os.geteuid() == 0 else 2]
 
 
 async def test_a_registry_that_cuts_every_time_is_given_up(registry, tmp_path, layout):
@@ -222,6 +243,7 @@ async def test_a_password_lets_us_push(registry, tmp_path, layout):
         known = auth_file(tmp_path, address)
         digest = await push(reference, f"{address}/app:v1", tmp_path, plain_http=(address,), auth_file=known)
         assert await skopeo_digest(f"{address}/app:v1", "--authfile", str(known)) == digest
+        assert await our_digest(f"{address}/app:v1", tmp_path, plain_http=(address,), auth_file=known) == digest
         wrong = auth_file(tmp_path, address, "guess")
         with pytest.raises(ImageError, match=r"access is refused \(401\)"):
             await push(reference, f"{address}/app:v1", tmp_path, plain_http=(address,), auth_file=wrong)
@@ -296,6 +318,9 @@ async def test_a_token_for_pushing_is_asked_for(registry, tmp_path, layout, gran
             assert tokens.scopes == ["repository:team/app:pull,push"]
             known = config["auth_file"]
             assert await skopeo_digest(f"{address}/team/app:v1", "--authfile", str(known)) == digest
+            tokens.scopes.clear()
+            assert await our_digest(f"{address}/team/app:v1", tmp_path, **config) == digest
+            assert tokens.scopes == ["repository:team/app:pull"]
 
 
 async def test_a_registry_with_tls_of_a_local_authority_is_pushed_to(registry, tmp_path, layout):
@@ -322,6 +347,40 @@ def test_a_place_that_is_none_is_refused(words, tmp_path):
     done = command(tmp_path, *words)
     assert done.returncode == 2
     assert "is not REGISTRY/REPO[:TAG]" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("image", "says"),
+    [
+        ("redis", "service 'redis' has no image on this node\n  build it: nanocloud dockyard build redis"),
+        ("rediss", "the catalogue has no service 'rediss'; did you mean redis"),
+        ("oci:/nowhere", "oci:/nowhere has no oci-layout"),
+        ("oci-archive:/nowhere.tar", "oci-archive:/nowhere.tar does not exist"),
+        ("nginx:1", "name the registry too: docker.io/nginx:1"),
+    ],
+)
+def test_an_image_that_is_not_there_is_named(image, says, tmp_path):
+    done = command(tmp_path, image, "reg.example/a:1")
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert len(done.stderr.splitlines()) <= 2
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_terminal_sees_how_far_it_is_and_is_left_clean():
+    shown = Shown(terminal := Terminal())
+    a, b = "sha256:" + "a" * 64, "sha256:" + "b" * 64
+    shown(blob=a, done_bytes=1_000_000, total_bytes=4_000_000, skipped=False)
+    assert terminal.getvalue() == "\r\x1b[K1.0 MB of 4.0 MB"
+    shown(blob=b, done_bytes=7, total_bytes=7, skipped=True)
+    shown(blob=a, done_bytes=4_000_000, total_bytes=4_000_000, skipped=False)
+    shown.close()
+    lines = terminal.getvalue().rpartition("\r\x1b[K")[2].splitlines()
+    assert lines == [f"{'b' * 12}: is there already, 0.0 MB", f"{'a' * 12}: pushed, 4.0 MB"]
 
 
 async def test_the_command_says_what_it_did_and_no_password(registry, tmp_path, layout):

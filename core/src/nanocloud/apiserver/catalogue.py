@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from nanocloud.apiserver.exchange import API_VERSION, read_json
-from nanocloud.errors import InvalidError, NotFoundError
+from nanocloud.errors import ImageError, InvalidError, NotFoundError
 from nanocloud.models.converter import structure
 from nanocloud.planning.catalogue import describe_image
 
@@ -59,9 +59,9 @@ class Catalogue:
         entry = entries[service]
         try:
             image = await self.images.resolve(service)
-        except NotFoundError:
-            if not entry.labels:
-                raise
+        except (NotFoundError, ImageError):
+            if entry.built or not entry.labels:
+                raise  # the image is here and broken, or nobody else can tell
             described: dict[str, Any] = {"digest": None, **describe_image(entry.labels)}
         else:
             described = {"digest": image.digest, **describe_image(image.config.labels)}

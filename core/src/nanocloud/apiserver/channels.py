@@ -43,6 +43,7 @@ class ExecRequest:
     spec: ExecSpec
     stdout: bool
     stderr: bool
+    as_binding: bool = False
 
     @classmethod
     def of(cls, socket: WebSocket) -> ExecRequest:
@@ -58,7 +59,8 @@ class ExecRequest:
         if not (stdin or stdout or stderr):
             raise BadRequestError("you must specify at least one of stdin, stdout, stderr")
         spec = ExecSpec(argv=tuple(argv), stdin=stdin, terminal=terminal)
-        return cls(query.get("container") or None, spec, stdout, stderr and not terminal)
+        as_binding = flag(query, "asBinding")
+        return cls(query.get("container") or None, spec, stdout, stderr and not terminal, as_binding)
 
 
 async def serve_exec(context: ApiContext, socket: WebSocket, target: Target) -> None:
@@ -69,7 +71,8 @@ async def serve_exec(context: ApiContext, socket: WebSocket, target: Target) -> 
         request = ExecRequest.of(socket)
         if chosen is None:
             raise BadRequestError(f"no WebSocket subprotocol in common: offered {offered}, served {V5}, {V4}")
-        running = access_of(context).exec(target.where, target.name or "", request.container, request.spec)
+        pod, container, as_binding = target.name or "", request.container, request.as_binding
+        running = access_of(context).exec(target.where, pod, container, request.spec, as_binding=as_binding)
         with unwrapped():
             async with running as session:
                 await socket.accept(subprotocol=chosen)

@@ -53,9 +53,9 @@ class PodAccess(Protocol):
         """
 
     def exec(
-        self, namespace: str, pod: str, container: str | None, spec: ExecSpec
+        self, namespace: str, pod: str, container: str | None, spec: ExecSpec, *, as_binding: bool = False
     ) -> AbstractAsyncContextManager[ExecSession]:
-        """Run one more process in the container.
+        """Run one more process in the container; ``as_binding`` as a binding command runs there.
 
         Raises (on entering):
             NotFoundError: no such pod.

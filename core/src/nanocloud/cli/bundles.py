@@ -58,8 +58,12 @@ def apply(
         return
     mine = {_key(bundle): bundle for bundle in wanted}
     # All are planned before the first is stored: what cannot be is refused while nothing has happened.
-    ordered = {key: None for key, _, _ in _plan_all(server, wanted) if key in mine}
-    for key in ordered:
+    ordered: dict[tuple[str, str], dict[str, Any]] = {}
+    for key, is_own, planned in _plan_all(server, wanted):
+        if key in mine and (is_own or key not in ordered):
+            ordered[key] = planned
+    for key, planned in ordered.items():
+        plans.tell_what_stays_behind(planned)
         typer.echo(f"{key[1]}: {_put(server, mine[key])}")
     for key in ordered if wait else ():
         goal = "Ready" if mine[key]["spec"].get("start", True) else "Stopped"

@@ -32,6 +32,9 @@ def execute(
     interactive: Annotated[bool, typer.Option("--stdin", "-i", help="Pass standard input on.")] = False,
     terminal: Annotated[bool, typer.Option("--tty", "-t", help="Give the process a terminal.")] = False,
     container: Annotated[str | None, typer.Option("--container", "-c", help="In this container.")] = None,
+    as_binding: Annotated[
+        bool, typer.Option("--as-binding", help="As a binding command: its user, environment and rights.")
+    ] = False,
     curl: Curl = False,
 ) -> int:
     """Run a command in a service's container; its exit status is ours."""
@@ -46,6 +49,7 @@ def execute(
     query += [("stdin", "true")] if interactive else []
     query += [("tty", "true")] if terminal else [("stderr", "true")]
     query += [("container", container)] if container else []
+    query += [("asBinding", "true")] if as_binding else []
     server = api(curl=curl)
     path = f"{core_path(namespace, 'pods', pod_of(pod), 'exec')}?{urlencode(query)}"
     if curl:

@@ -40,6 +40,13 @@ def show(bundles: Sequence[Mapping[str, Any]], output: str) -> int:
     return CHANGES if any(planned["changes"] for planned in bundles) else NOTHING
 
 
+def tell_what_stays_behind(planned: Mapping[str, Any]) -> None:
+    """Of a change that is about to be made: what it means for data and access that exist."""
+    for change, line in zip(planned["changes"], planned["text"].splitlines(), strict=False):
+        if change.get("note") and change["section"] != "pod":
+            typer.echo(f"note: {printable(line[2:])}", err=True)
+
+
 def asks_for_a_plan(words: Sequence[str]) -> bool:
     """Whether a command line only wants to see a plan."""
     given = words[: words.index("--")] if "--" in words else words

@@ -71,6 +71,10 @@ def install(
     if not wait:
         typer.echo(f"{name} is being installed; see: nanocloud status {name}")
         return 0
+    if not (created or server.request("GET", bundles_path(namespace, service))["spec"].get("start", True)):
+        wait_until(server, namespace, service, "Stopped", limit)
+        typer.echo(f"{service} is changed; it is stopped")
+        return 0
     try:
         wait_until(server, namespace, name, "Ready", limit)
     except FailedError:
@@ -112,7 +116,7 @@ def _create(server: Api, bundle: dict[str, Any]) -> bool:
     """Plan first, so that what cannot be is refused before anything is stored; then create or change the Bundle."""
     namespace, name = bundle["metadata"]["namespace"], bundle["metadata"]["name"]
     if server.is_live:
-        _plan(server, bundle)
+        plans.tell_what_stays_behind(_plan(server, bundle)[-1])
     try:
         server.request("POST", bundles_path(namespace), body=bundle)
     except ApiError as exc:

@@ -201,11 +201,12 @@ class Planner:
 
     async def _check_volumes(self, planned: WorkloadPlan) -> None:
         """A volume that exists keeps its size and encryption."""
-        mine = {claim.name for claim in planned.claims}
-        found = await self.store.list(
-            PERSISTENT_VOLUME_CLAIM, planned.namespace, matches=lambda claim: name_of(claim) in mine
-        )
-        refuse_other_volumes(planned.claims, {name_of(claim): claim for claim in found.items})
+        found = {
+            claim.name: stored
+            for claim in planned.claims
+            if (stored := await self.store.find(PERSISTENT_VOLUME_CLAIM, planned.namespace, claim.name))
+        }
+        refuse_other_volumes(planned.claims, found)
 
     async def _check_names(self, planned: WorkloadPlan) -> None:
         """What another bundle owns in a selected service stays its own."""

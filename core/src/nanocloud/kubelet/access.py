@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from nanocloud.bindings import ExecBinding
 from nanocloud.errors import BadRequestError, NotFoundError
 from nanocloud.kubelet.logs import LogOptions, read_log
 from nanocloud.kubelet.status import ID_SCHEME
@@ -86,13 +87,19 @@ class PodAccess:
         ended.set()
 
     @asynccontextmanager
-    async def exec(self, namespace: str, pod: str, container: str | None, spec: ExecSpec) -> AsyncIterator[ExecSession]:
-        """Run one more process in a container of the pod.
+    async def exec(
+        self, namespace: str, pod: str, container: str | None, spec: ExecSpec, *, as_binding: bool = False
+    ) -> AsyncIterator[ExecSession]:
+        """Run one more process in a container of the pod; ``as_binding`` as a binding command runs there.
 
         Raises:
             NotFoundError: no such pod.
-            BadRequestError: no such container, or it does not run.
+            BadRequestError: no such container, or it does not run; or the node's binding provider runs none in it.
         """
+        if as_binding:
+            if not isinstance(self._parts.binding, ExecBinding):
+                raise BadRequestError(f"the binding provider {self._parts.binding.name} runs nothing in containers")
+            spec = self._parts.binding.envelope(spec)
         found = await self._parts.store.get(POD, namespace, pod)
         status = _container_status(found, container)
         identifier = _container_id(status)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -19,11 +20,12 @@ from nanocloud.files import private_folder, sync_folder
 from nanocloud_dockyard.limits import MAX_ARTIFACT_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from nanocloud_dockyard.recipes import Artifact, Recipe
 
 _PIECE_BYTES = 1 << 20
+_KEEP_SECONDS = 90 * 86400
 
 
 class UnusableError(Exception):
@@ -53,14 +55,16 @@ def provide(
             source = arguments.get(artifact.argument or "", artifact.url)
             progress(f"taking {artifact.file} from {_shown(source)}")
             _take(recipe.service, artifact, source, kept)
+        os.utime(kept)  # used now; see collect
         _place(kept, target / artifact.file)
     return target
 
 
-def collect(folder: Path, wanted: Collection[str]) -> None:
-    """Remove kept files that no recipe names any more."""
+def collect(folder: Path) -> None:
+    """Remove kept files that no build has used for a long time."""
+    oldest = time.time() - _KEEP_SECONDS
     for path in folder.iterdir() if folder.is_dir() else ():
-        if path.name not in wanted:
+        if path.stat().st_mtime < oldest:
             path.unlink()
 
 

@@ -50,7 +50,7 @@ _TOOLS = {
     "setpriv": "util-linux",
     "unshare": "util-linux",
 }
-_STEP = re.compile(r"STEP (\d+/\d+): ((?:RUN|COPY|ADD) .+)")  # the others take no time
+_STEP = re.compile(r"(\[\d+/\d+\] )?STEP (\d+/\d+): ((?:RUN|COPY|ADD) .+)")  # the others take no time
 
 
 class Progress(Protocol):
@@ -77,6 +77,7 @@ class BuildError(ProviderError):
 class Builder:
     def __init__(self, state_dir: Path, *, catalog: Path = recipes.CATALOG, progress: Progress) -> None:
         self._catalog, self._progress = catalog, progress
+        state_dir = state_dir.absolute()  # buildah takes no other, and would seem to have lost its store
         self._logs = state_dir / "logs" / "dockyard"
         self._folder = state_dir / "images" / "builder"
         self.layout = state_dir / "images" / "layout"
@@ -166,7 +167,7 @@ class Builder:
 
     def _make_base(self, lock: int, apt: host_apt.HostApt) -> base.BaseRecord:
         run = self._runner("base", lock)
-        artifacts.collect(self._folder / "artifacts", self._known_artifacts())
+        artifacts.collect(self._folder / "artifacts")
         shutil.rmtree(self._folder / "cache", ignore_errors=True)  # else it would keep every version there ever was
         with self._explained("base", base.REFERENCE):
             return base.make(
@@ -176,10 +177,6 @@ class Builder:
                 run,
                 partial(self._progress, base.REFERENCE),
             )
-
-    def _known_artifacts(self) -> set[str]:
-        known = [recipes.load(service, self._catalog) for service in recipes.services(self._catalog)]
-        return {artifact.sha256 for recipe in known for artifact in recipe.artifacts}
 
     def _mounts(self, apt: host_apt.HostApt) -> list[tuple[Path, str, str]]:
         """The host's way to packages, read-only, and what apt downloads: kept for the next build, in no layer."""
@@ -192,7 +189,7 @@ class Builder:
 
     def _show_step(self, service: str, line: str) -> None:
         if match := _STEP.match(line):
-            text = f"step {match[1]}: {' '.join(match[2].split())}"
+            text = f"{match[1] or ''}step {match[2]}: {' '.join(match[3].split())}"
             self._progress(service, text if len(text) <= 100 else text[:97] + "...")
 
     def _log(self, name: str) -> Path:

@@ -117,7 +117,7 @@ class LayoutSource(Source):
         for descriptor in reversed(index):  # a tag that was moved stands last
             if _tag_of(descriptor) == wanted:
                 return descriptor
-        known = ", ".join(sorted({_tag_of(d) for d in index} - {""})) or "no tag"
+        known = ", ".join(sorted(tag for d in index if (tag := _tag_of(d)) and tag.isprintable())[:50]) or "no tag"
         raise NotFoundError(f"{self._files.name} has no image {wanted!r}; it has {known}")
 
     def _index(self) -> tuple[Descriptor, ...]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import platform
 import posixpath
+import re
 from typing import Any
 
 import attrs
@@ -44,6 +45,7 @@ _LAYER_TYPES = frozenset(
         "docker.image.rootfs.diff.tar.zstd",
     )
 )
+_PLATFORM_NAME = re.compile(r"[A-Za-z0-9._-]{0,64}")
 REF_NAME = "org.opencontainers.image.ref.name"
 _MACHINES = {
     "x86_64": ("amd64", ""),
@@ -176,9 +178,11 @@ class _Reader:
         )
 
     def platform(self) -> Platform:
-        return Platform(
-            os=self.text("os", ""), architecture=self.text("architecture", ""), variant=self.text("variant", "")
-        )
+        names = {field: self.text(field, "") for field in ("os", "architecture", "variant")}
+        for field, name in names.items():
+            if not _PLATFORM_NAME.fullmatch(name):  # people get to see it
+                raise self.wrong(field, "a name of letters, digits and ._- of at most 64 characters")
+        return Platform(**names)
 
 
 def _document(data: bytes, what: str, most: int) -> _Reader:
@@ -199,7 +203,7 @@ def media_type_of(data: bytes, stated: str, what: str) -> str:
     if stated not in INDEX_TYPES | MANIFEST_TYPES:  # "application/json" and the like say nothing
         stated = own or (OCI_INDEX if is_index else OCI_MANIFEST)
     if own and own != stated:
-        raise ImageError(f"{what} is {own} by its own words, but {stated} by its source")
+        raise ImageError(f"{what} is {own!r} by its own words, but {stated!r} by its source")
     if stated not in INDEX_TYPES | MANIFEST_TYPES:
         raise ImageError(f"{what} has media type {stated!r}, which is no image")
     if is_index == is_manifest or is_index != (stated in INDEX_TYPES):

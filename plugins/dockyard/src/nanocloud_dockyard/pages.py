@@ -109,11 +109,13 @@ def _install(recipe: Recipe, contract: ImageContract) -> str:
 
 
 def _enough_alone(contract: ImageContract, setting: Setting) -> bool:
-    """Whether the choice can be taken without giving other options: nothing optional that it requires is missing."""
+    """Whether the choice can be taken without giving other options: what it requires is there by itself."""
     for requirement in setting.requires:
         option, source = contract.options.get(requirement.option), contract.imports.get(requirement.option)
         imported = setting.selects_service and source is not None and source.option == setting.option
         if option and option.optional and not imported and not (option.free and option.free.default):
+            return False
+        if option and option.choices and requirement.value not in (None, next(iter(option.choices))):
             return False
     return True
 

@@ -10,8 +10,10 @@ import attrs
 import trio
 
 from nanocloud.errors import NotFoundError, UsageError
+from nanocloud_dockyard import services
+from nanocloud_dockyard.layout_writer import published
 from nanocloud_dockyard.push import Push
-from nanocloud_dockyard.reference import Reference, RegistryReference, parse_reference
+from nanocloud_dockyard.reference import Reference, RegistryReference, ServiceReference, parse_reference
 from nanocloud_dockyard.retry import Backoff
 from nanocloud_dockyard.settings import DockyardConfig
 from nanocloud_dockyard.sources import Sources
@@ -54,8 +56,11 @@ async def _push(
             try:
                 return await pushing.run(reference.digest, place.tag or "latest")
             except NotFoundError:
-                if source is last:
-                    raise
+                if source is not last:
+                    continue
+                if isinstance(reference, ServiceReference) and reference.service not in published(layout):
+                    raise services.missing(reference.service, settings.registry, layout=layout) from None
+                raise
             finally:
                 shown.close()
     raise AssertionError("there is a last source")

@@ -13,11 +13,12 @@ from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from nanocloud.errors import ImageError, NotFoundError
+from nanocloud_dockyard.bodies import body, read_body
 from nanocloud_dockyard.limits import MAX_MANIFEST_BYTES
 from nanocloud_dockyard.media import ACCEPT, Descriptor
 from nanocloud_dockyard.retry import Backoff, TransientError
 from nanocloud_dockyard.source import Document, Source, check_digest
-from nanocloud_dockyard.transport import Endpoint, Transport, body, read_body
+from nanocloud_dockyard.transport import Endpoint, Transport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ssl
 import time
 from collections import defaultdict
-from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -22,6 +22,7 @@ import trio
 from nanocloud import __version__
 from nanocloud.errors import ConfigError, ImageError, NotFoundError
 from nanocloud_dockyard.auth import CredentialFile, Credentials, parse_challenges
+from nanocloud_dockyard.bodies import read_body, within
 from nanocloud_dockyard.limits import MAX_REDIRECTS, MAX_TOKEN_BYTES
 from nanocloud_dockyard.retry import TransientError
 
@@ -38,9 +39,7 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _SAME_METHOD = frozenset({307, 308})
 _HEADERS_SECONDS = 90.0
 """A server that drips its headers is as good as none."""
-_DOCUMENT_SECONDS = 120.0
 _LATE = f"no answer within {_HEADERS_SECONDS:.0f} s"
-_STALL_BYTES, _STALL_SECONDS = 64 << 10, 60.0
 _MAX_RETRY_AFTER_SECONDS = 60.0
 _TOKEN_SLACK_SECONDS = 10.0
 _HINT_AUTH = "credentials stand in the file that dockyard.auth_file names"
@@ -191,7 +190,7 @@ class Transport:
                 request = client.build_request(ask.method, ask.url, headers=headers, content=content)
                 return await client.send(request, stream=True)
         request = client.build_request(ask.method, ask.url, headers=headers)
-        with _within(_HEADERS_SECONDS, _LATE):
+        with within(_HEADERS_SECONDS, _LATE):
             return await client.send(request, stream=True)
 
     async def _client(self, url: httpx2.URL) -> httpx2.AsyncClient:
@@ -244,7 +243,7 @@ class Transport:
         client = await self._client(realm)
         form = query | {"grant_type": "refresh_token", "refresh_token": token, "client_id": "nanocloud"}
         request = client.build_request("POST", realm, data=form)
-        with _within(_HEADERS_SECONDS, _LATE):
+        with within(_HEADERS_SECONDS, _LATE):
             response = await client.send(request, stream=True)
         return await self._token(endpoint, response)
 
@@ -263,62 +262,6 @@ class Transport:
         if not token:
             raise ImageError(f"{what} answered without a token")
         return _Token(f"Bearer {token}", time.monotonic() + max(seconds, 60.0) - _TOKEN_SLACK_SECONDS)
-
-
-@asynccontextmanager
-async def body(response: httpx2.Response) -> AsyncIterator[AsyncIterator[bytes]]:
-    """The bytes as they arrive; the response is closed where the body is left."""
-    pieces = response.aiter_raw()
-    steady = _steady(pieces)
-    try:
-        yield steady
-    finally:
-        await steady.aclose()
-        await response.aclose()
-        # The library's generators inside ``pieces`` end only by reading on from what is closed now.
-        with suppress(StopAsyncIteration, httpx2.TransportError, httpx2.StreamError):
-            await anext(pieces)
-        await pieces.aclose()
-
-
-async def _steady(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """``pieces``, while so many bytes come in such a time: a drip would hold us for ever.
-
-    Only the time that the server takes counts, not that of the taker.
-    """
-    size, left = 0, _STALL_SECONDS
-    while True:
-        began = trio.current_time()
-        with _within(left, f"fewer than {_STALL_BYTES} bytes came in {_STALL_SECONDS:.0f} s"):
-            piece = await anext(pieces, b"")
-        if not piece:
-            return
-        size, left = size + len(piece), left - (trio.current_time() - began)
-        if size >= _STALL_BYTES:
-            size, left = 0, _STALL_SECONDS
-        yield piece
-
-
-async def read_body(response: httpx2.Response, most: int, what: str) -> bytes:
-    """All of a body that must be small."""
-    kept, size = bytearray(), 0
-    async with body(response) as pieces:
-        with _within(_DOCUMENT_SECONDS, f"not whole within {_DOCUMENT_SECONDS:.0f} s"):
-            async for piece in pieces:
-                size += len(piece)
-                if size > most:
-                    raise ImageError(f"{what} is over {most} bytes")
-                kept += piece
-    return bytes(kept)
-
-
-@contextmanager
-def _within(seconds: float, message: str) -> Iterator[None]:
-    """A time-out like those of the library, which bounds only each single read."""
-    with trio.move_on_after(max(0.0, seconds)) as scope:
-        yield
-    if scope.cancelled_caught:
-        raise httpx2.ReadTimeout(message)
 
 
 def _token_fields(answer: Any) -> tuple[str, float]:

@@ -1,7 +1,7 @@
 """Whether an account that a binding made works, asked by the selected service's own ``verify_`` command.
 
-It runs by ``nanocloud exec`` in the selected service's container. A secret goes there through standard input into a
-file on the container's own tmpfs, which goes again; it is in no argument list.
+It runs as binding commands do, by ``nanocloud exec --as-binding``, in the selected service's container. A secret goes
+there through standard input into a file on the container's own tmpfs, which goes again; it is in no argument list.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Account:
 
     def works(self, namespace: str) -> bool | None:
         """None where the service has no such command to ask."""
-        words = ("exec", "-i", "-n", namespace, self.target, "--", "/bin/sh", "-c", _RUN, "check")
+        words = ("exec", "--as-binding", "-i", "-n", namespace, self.target, "--", "/bin/sh", "-c", _RUN, "check")
         done = subprocess.run(
             (sys.executable, *_COMMAND, *words, f"{BINDINGS}/{self.command}", *self.arguments),
             input=self.secret,

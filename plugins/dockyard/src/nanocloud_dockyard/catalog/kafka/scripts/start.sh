@@ -5,9 +5,10 @@ umask 077
 data=/var/lib/kafka/data
 config=/dev/shm/server.properties
 
-# Names of services resolve by the namespace of this one; clients are told the name that is in the certificate.
-namespace=$(sed -n 's/^search \([^ ]*\).*/\1/p' /etc/resolv.conf)
-host=${KAFKA_BUNDLE:?}${namespace:+.$namespace}
+# Clients are told the name that is in the certificate, <bundle>.<namespace>.svc; the namespace's part is searched in.
+domain=
+[ ! -r /etc/resolv.conf ] || domain=$(sed -n 's/^search \([^ ]*\).*/\1/p' /etc/resolv.conf)
+host=${KAFKA_BUNDLE:?}${domain:+.$domain}
 port=${KAFKA_PORT:-9092}
 tls_port=
 
