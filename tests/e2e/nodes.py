@@ -292,7 +292,11 @@ class TestNode:
         try:
             if self.server is not None and self.server.process.poll() is None:
                 self.server.end(signal.SIGTERM)
+<<<<<<< HEAD
             self.cli("reset", "--yes", seconds=5 * LIMIT_SECONDS)  # gigabytes of unpacked images on a busy disk
+=======
+            self.cli("reset", "--yes", seconds=5 * LIMIT_SECONDS)  # thousands of files of images, on a busy disk
+>>>>>>> apps
         finally:
             subprocess.run(["umount", str(self.network_file)], check=True)
 
@@ -329,7 +333,10 @@ def _set_network(descriptor: int) -> None:
 
 
 def _started(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except (FileNotFoundError, ProcessLookupError):
+        return sys.maxsize  # a process of a probe, which has ended since
 
 
 def phase(bundle: Mapping[str, Any] | None) -> str:

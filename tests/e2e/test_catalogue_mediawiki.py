@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 from catalogue import MINUTES, catalogue_fixture, needs_images
 from inside import inside
+from mediawiki import Session
 from nodes import TestNode
 
 pytestmark = needs_images
@@ -32,36 +32,6 @@ def wiki(request: pytest.FixtureRequest, node: TestNode) -> str:
     return database
 
 
-class Session:
-    """A user of the wiki's API, with cookies; curl keeps them."""
-
-    def __init__(self, node: TestNode, cookies: Path) -> None:
-        self._node, self._cookies = node, cookies
-
-    def ask(self, **parameters: str) -> dict[str, Any]:
-        data = [
-            word
-            for name, value in {"format": "json", **parameters}.items()
-            for word in ("--data-urlencode", f"{name}={value}")
-        ]
-        jar = str(self._cookies)
-        url = "http://127.0.0.1:8081/api.php"
-        done = self._node.run("curl", "-sSf", "--max-time", "30", "-b", jar, "-c", jar, *data, url)
-        answer: dict[str, Any] = json.loads(done.stdout)
-        return answer
-
-    def token(self, kind: str) -> str:
-        return str(self.ask(action="query", meta="tokens", type=kind)["query"]["tokens"][f"{kind}token"])
-
-    def log_in(self, name: str, password: str) -> str:
-        words = {"action": "login", "lgname": name, "lgpassword": password, "lgtoken": self.token("login")}
-        return str(self.ask(**words)["login"]["result"])
-
-    def who(self) -> tuple[str, set[str]]:
-        about = self.ask(action="query", meta="userinfo", uiprop="groups")["query"]["userinfo"]
-        return about["name"], set(about["groups"])
-
-
 def page(node: TestNode, title: str, *options: str) -> str:
     words = ("curl", "-sSfL", "--max-time", "30", *options)
     return node.run(*words, f"http://127.0.0.1:8081/wiki/{title}").stdout
@@ -77,7 +47,7 @@ def test_a_wiki_is_written_by_its_administrator_and_outlives_its_processes(
     node: TestNode, wiki: str, tmp_path: Path
 ) -> None:
     assert "<title>A MediaWiki on Nanocloud</title>" in page(node, "Main_Page")
-    session = Session(node, tmp_path / "cookies")
+    session = Session(node, tmp_path / "cookies", "http://127.0.0.1:8081")
     secrets = node.env_of("mediawiki")
     assert session.log_in("Admin", "wrong") == "Failed"
     assert session.log_in("Admin", secrets["MEDIAWIKI_ADMIN_PASSWORD"]) == "Success"
@@ -168,7 +138,7 @@ def test_an_installation_that_was_broken_off_begins_again_and_a_whole_one_is_kep
     if wiki == "mariadb":
         node.cli("exec", "mariadb", "--", "mariadb", "mediawiki", "-e", mark)
     else:
-        mark = mark.replace("TABLE ", "TABLE mediawiki.").replace(" (", " (")
+        mark = mark.replace("TABLE ", "TABLE mediawiki.")
         node.cli("exec", "postgresql", "--", "psql", "-d", "mediawiki", "-c", f"SET ROLE mediawiki; {mark}")
     node.cli("restart", "mediawiki", seconds=MINUTES)
     assert "<title>A MediaWiki on Nanocloud</title>" in page(node, "Main_Page")

@@ -26,6 +26,9 @@ $wgScriptPath = '';
 $wgArticlePath = '/wiki/$1';
 
 $wgDBname = nanocloud_env('DB_NAME'); // also names this wiki in caches and jobs
+if (nanocloud_on_postgresql()) {
+    $wgDBmwschema = 'mediawiki'; // MariaDB has no schemas; this is part of the name as well
+}
 $wgDBservers = [nanocloud_database_server() + ['load' => 1]];
 $wgSecretKey = nanocloud_env('SECRET_KEY');
 $wgUpgradeKey = nanocloud_env('UPGRADE_KEY');
