@@ -292,11 +292,7 @@ class TestNode:
         try:
             if self.server is not None and self.server.process.poll() is None:
                 self.server.end(signal.SIGTERM)
-<<<<<<< HEAD
             self.cli("reset", "--yes", seconds=5 * LIMIT_SECONDS)  # gigabytes of unpacked images on a busy disk
-=======
-            self.cli("reset", "--yes", seconds=5 * LIMIT_SECONDS)  # thousands of files of images, on a busy disk
->>>>>>> apps
         finally:
             subprocess.run(["umount", str(self.network_file)], check=True)
 

@@ -144,6 +144,14 @@ def test_a_first_build_makes_the_base_and_a_second_does_nothing(host: Host) -> N
     assert (host.state / "logs" / "dockyard" / "redis.log").stat().st_mode & 0o777 == 0o600
 
 
+def test_a_relative_folder_reaches_the_builder_as_an_absolute_one(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(host.state.parent)
+    host.state = Path("state")
+    host.build()
+    (pushed,) = [line for line in host.calls() if " push " in line]
+    assert pushed.split()[-1].startswith(f"oci:{Path.cwd()}/state/")
+
+
 def test_labels_and_the_hosts_apt_reach_the_build_and_its_sources_do_not_reach_argv(host: Host) -> None:
     host.build()
     (call,) = (line for line in host.calls() if "--tag=nanocloud-build/redis" in line)

@@ -77,6 +77,7 @@ class BuildError(ProviderError):
 class Builder:
     def __init__(self, state_dir: Path, *, catalog: Path = recipes.CATALOG, progress: Progress) -> None:
         self._catalog, self._progress = catalog, progress
+        state_dir = state_dir.absolute()  # buildah takes no other, and would seem to have lost its store
         self._logs = state_dir / "logs" / "dockyard"
         self._folder = state_dir / "images" / "builder"
         self.layout = state_dir / "images" / "layout"
