@@ -163,3 +163,22 @@ def test_show_explains_a_service(capsys: pytest.CaptureFixture[str]) -> None:
     assert facts["schema"]["properties"]["volume_size_1"]["default"] == "1Gi"
     assert main(["dockyard", "show", "wordpres"]) == 1
     assert "did you mean wordpress?" in capsys.readouterr().err
+
+
+def test_a_recipe_can_lie_anywhere(
+    builder: type[FakeBuilder], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("drop", "Not_A_Name"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "Containerfile").write_text("FROM nanocloud/debian:12\n")
+    for file, text in (("recipe.toml", 'description = "x"'), ("options.json", "{}"), ("exports.json", "{}")):
+        (tmp_path / "drop" / file).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    assert main(["dockyard", "build", "./drop", str(tmp_path / "drop"), "redis"]) == 0
+    assert [name for name, *_ in builder.asked] == ["drop", "drop", "redis"]
+    for word, told in (
+        ("./none", "./none is no folder with a recipe: it has no Containerfile"),
+        ("./Not_A_Name", "'Not_A_Name' is no name for a service"),
+    ):
+        assert main(["dockyard", "build", word]) == 2
+        assert told in capsys.readouterr().err
