@@ -105,6 +105,26 @@ async def test_an_image_that_is_missing_is_found_once_it_is_there(machine: Simul
         await server.ready("mariabd")
 
 
+async def test_a_macro_that_has_no_value_yet_says_so_and_is_asked_again(
+    machine: Simulation, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    addresses: list[str] = []
+
+    def address() -> str:
+        if not addresses:
+            raise ProviderError("!local_ip: this node has no address but loopback", hint="Connect it to a network.")
+        return addresses[0]
+
+    monkeypatch.setattr("nanocloud.macros.first_address", address)
+    machine.add_image("mariadb", {**MARIADB, "where": ["!local_ip"]})
+    async with machine.run() as server:
+        await server.install("mariadb")
+        assert "no address but loopback (Connect it" in await message(server, "mariadb", "MacroFailed")
+        addresses.append("192.0.2.7")
+        await server.ready("mariadb")
+        assert (await server.status("mariadb"))["options"]["where"] == "192.0.2.7"
+
+
 async def test_nothing_is_installed_for_a_service_that_is_missing_a_part(
     machine: Simulation, mock_clock: MockClock
 ) -> None:

@@ -25,6 +25,7 @@ from nanocloud.errors import (
     LabelError,
     NanocloudError,
     NotFoundError,
+    ProviderError,
     UnavailableError,
 )
 from nanocloud.kubelet.binding_order import MAX_ATTEMPTS, has_begun
@@ -140,10 +141,12 @@ class BundleController:
                     self._dependants[key[0], other].add(key)
             reason = "LabelInvalid" if isinstance(exc, LabelError) else "OptionsInvalid"
             raise BlockedError([], Obstacle(reason=reason, message=str(exc), failed=True)) from exc
-        except (NotFoundError, ImageError) as exc:
-            # The image may be built or pushed later; nothing here would tell.
+        except (NotFoundError, ProviderError) as exc:
+            # The image may be built or pushed later, the node connected to a network; nothing here would tell.
             self._queue.add_after(key, _RETRY_SECONDS)
-            reason = "ImageNotFound" if isinstance(exc, NotFoundError) else "ImageInvalid"
+            reason = "ImageInvalid" if isinstance(exc, ImageError) else "MacroFailed"
+            if isinstance(exc, NotFoundError):
+                reason = "ImageNotFound"
             message = f"{exc}" + (f" ({exc.hint})" if exc.hint else "")
             raise BlockedError([], Obstacle(reason=reason, message=message, failed=True)) from exc
         for target in planned.profile.services.values():
