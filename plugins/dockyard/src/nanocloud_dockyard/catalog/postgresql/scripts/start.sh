@@ -22,9 +22,10 @@ if [ ! -d "$data" ]; then
     # Those of the image are used.
     rm "$data.new/postgresql.conf" "$data.new/pg_hba.conf" "$data.new/pg_ident.conf"
     run_accounts "$data.new"
-    sync
+    # Of the volume alone: a plain sync would wait for everything that is being written on the machine.
+    sync --file-system "$data.new"
     mv "$data.new" "$data"
-    sync
+    sync --file-system "$data"
 else
     run_accounts "$data"
 fi
