@@ -9,9 +9,9 @@ if [ ! -d "$data" ]; then
     # Administrator is whoever runs as the system user mysql; there is no password, no anonymous user, no test database.
     mariadb-install-db --datadir="$data.new" --skip-name-resolve --skip-test-db --rpm \
         --auth-root-authentication-method=socket --auth-root-socket-user=mysql
-    sync
+    sync --file-system "$data.new"
     mv "$data.new" "$data"
-    sync
+    sync --file-system "$data"
 fi
 
 set -- --port="${MARIADB_PORT:-3306}"
