@@ -39,9 +39,10 @@ OPTIONS = {
 }
 
 
-def restarts(pod: dict[str, Any]) -> int:
-    count: int = pod["status"]["containerStatuses"][0]["restartCount"]
-    return count
+def came_back(pod: dict[str, Any] | None) -> bool:
+    """Whether the container was started again and is ready."""
+    status = pod["status"]["containerStatuses"][0] if pod else {}
+    return bool(status.get("ready")) and status.get("restartCount", 0) > 0
 
 
 class Directory:
@@ -196,10 +197,7 @@ def test_people_and_accounts_outlive_the_container_and_a_power_cut(
 ) -> None:
     directory.person("add", "gus", "Gus", stdin="gus's")
     os.kill(node.process_of("openldap"), signal.SIGKILL)
-    node.until(
-        "pods", "openldap-0", lambda pod: bool(pod) and pod["status"]["containerStatuses"][0]["restartCount"] > 0
-    )
-    node.until_settled("openldap")
+    node.until("pods", "openldap-0", came_back)
     for dn, password in dependants.values():
         assert "uid: gus" in directory.search("(uid=gus)", dn=dn, password=password)
     directory.person("remove", "gus")
