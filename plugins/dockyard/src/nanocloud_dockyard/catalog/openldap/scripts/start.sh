@@ -47,9 +47,9 @@ if [ ! -d "$data" ]; then
         /usr/share/nanocloud/base.ldif > "$run/private/base.ldif"
     slapadd -F "$run/private/slapd.d" -b "$base_dn" -l "$run/private/base.ldif"
     printf %s "$base_dn" > "$data.new/base_dn"
-    sync
+    sync --file-system /var/lib/ldap
     mv "$data.new" "$data"
-    sync
+    sync --file-system /var/lib/ldap
 fi
 configure "$data"
 
