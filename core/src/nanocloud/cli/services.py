@@ -19,6 +19,10 @@ Timeout = Annotated[str, typer.Option("--timeout", help="How long to wait: 90s, 
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Show the plan; exit status 2 when it changes anything, 0 when nothing.")
 ]
+_SCHEMES = {
+    **dict.fromkeys(("80", "3000", "8000", "8008", "8080", "8081", "8888", "9000"), "http"),
+    **dict.fromkeys(("443", "8443", "8448"), "https"),
+}
 _MERGE = "application/merge-patch+json"
 
 
@@ -147,19 +151,24 @@ def _say_ready(server: Api, namespace: str, service: str) -> None:
     bundle = server.request("GET", bundles_path(namespace, service))
     options = (bundle.get("status") or {}).get("options") or {}
     typer.echo(f"{service} is ready")
-    for url in published_urls(options):
+    for url in published(options):
         typer.echo(f"  {url}")
 
 
-def published_urls(options: dict[str, str]) -> list[str]:
-    """Where published TCP ports answer on this node, from the resolved ``port_<n>`` options."""
-    urls = []
+def published(options: dict[str, str]) -> list[str]:
+    """Where published TCP ports answer on this node, from the resolved ``port_<n>`` options.
+
+    An address of a port by which web servers are known in their container is a URL; of others nothing is known.
+    """
+    found = []
     for name, value in sorted(options.items()):
         if name.startswith("port_") and "->" in value and not value.endswith("/udp"):
-            host, _, port = value.partition("->")[0].rpartition(":")
-            address = host if host not in ("", "0.0.0.0") else "127.0.0.1"  # noqa: S104
-            urls.append(f"http://{address}:{port}/")
-    return urls
+            outside, _, inside = value.partition("->")
+            host, _, port = outside.rpartition(":")
+            address = f"{host if host not in ('', '0.0.0.0') else '127.0.0.1'}:{port}"  # noqa: S104
+            scheme = _SCHEMES.get(inside.partition("/")[0])
+            found.append(f"{scheme}://{address}/" if scheme else address)
+    return found
 
 
 def _plan(server: Api, bundle: dict[str, Any]) -> list[dict[str, Any]]:
