@@ -268,15 +268,19 @@ def test_builds_wait_for_one_another(host: Host) -> None:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_build_takes_its_programs_along_and_the_next_one_heals(host: Host, number: int) -> None:
     os.mkfifo(host.bin / "hang")
-    script = (
-        "import sys, pathlib; from nanocloud_dockyard.builder import Builder;"
+    script = (  # as from a shell, also where the tests were started with SIGINT ignored
+        "import signal, sys, pathlib; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "from nanocloud_dockyard.builder import Builder;"
         "Builder(pathlib.Path(sys.argv[1]), catalog=pathlib.Path(sys.argv[2]), progress=print).build('redis')"
     )
     with subprocess.Popen((sys.executable, "-c", script, host.state, host.catalog), stderr=subprocess.PIPE) as process:
-        with (host.bin / "hang").open() as fifo:
-            assert fifo.read() == "x\n"  # buildah is in the middle of it
-        process.send_signal(number)
-        assert process.wait(30) == -number
+        try:
+            with (host.bin / "hang").open() as fifo:
+                assert fifo.read() == "x\n"  # buildah is in the middle of it
+            process.send_signal(number)
+            assert process.wait(30) == -number
+        finally:
+            process.kill()
     with (host.folder / "lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # every program of the build inherited it: now all are dead
     (host.bin / "hang").unlink()
