@@ -96,7 +96,9 @@ class ScriptedPods:
         yield pieces()
 
     @asynccontextmanager
-    async def exec(self, namespace: str, pod: str, container: str | None, spec: ExecSpec) -> AsyncIterator[ExecSession]:
+    async def exec(
+        self, namespace: str, pod: str, container: str | None, spec: ExecSpec, *, as_binding: bool = False
+    ) -> AsyncIterator[ExecSession]:
         if spec.terminal:
             terminal, inner = pty.openpty()
             process = await trio.lowlevel.open_process(

@@ -11,7 +11,9 @@ import os
 import random
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from catalogue import MINUTES, catalogue_fixture, needs_images
@@ -67,6 +69,11 @@ def kill_commands(node: TestNode, first: int) -> None:
                             os.kill(pid, signal.SIGKILL)
                     return
     raise AssertionError("no command was seen")
+
+
+def restarts(pod: Mapping[str, Any] | None) -> int:
+    statuses = ((pod or {}).get("status") or {}).get("containerStatuses") or [{}]
+    return int(statuses[0].get("restartCount", 0))
 
 
 def is_command(pid: int) -> bool:
@@ -133,11 +140,12 @@ def test_the_command_is_killed(database: TestNode, number: int) -> None:
 
 @pytest.mark.parametrize("seconds", moments(INSTALL_SECONDS, POINTS // 4))
 def test_the_container_is_killed(database: TestNode, seconds: float) -> None:
-    first = database.process_of("mariadb")
+    first, before = database.process_of("mariadb"), restarts(database.pod("mariadb"))
     begin(database)
     assert database.server is not None
     assert database.server.runs_for(seconds)
     os.kill(first, signal.SIGKILL)
+    database.until("pods", "mariadb-0", lambda pod: is_ready(pod) and restarts(pod) > before, MINUTES)
     database.until("bundles", "mariadb", is_ready, MINUTES)
     check(database)
     remove(database)
