@@ -17,8 +17,10 @@ import pytest
 from catalogue import MINUTES, STATE, catalogue_fixture, needs_images
 from nodes import TestNode
 
+from nanocloud.config import NodeConfig
 from nanocloud_dockyard import recipes
 from nanocloud_dockyard.builder import Builder
+from nanocloud_dockyard.check.checking import Checker
 
 pytestmark = needs_images
 node = catalogue_fixture("mariadb", "postgresql")
@@ -37,7 +39,9 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> str:
     (recipe / "recipe.toml").write_text(text.replace(real, hashlib.sha256(STAND_IN.read_bytes()).hexdigest()))
     state = folder / "state"
     (state / "images").mkdir(parents=True)
-    (state / "images" / "builder").symlink_to(Path(str(STATE)).resolve() / "images" / "builder")  # shares the base
+    shared = Path(str(STATE)).resolve() / "images" / "builder"
+    shared.mkdir(parents=True, exist_ok=True)
+    (state / "images" / "builder").symlink_to(shared)  # shares the base
     builder = Builder(state, catalog=folder / "catalog", progress=lambda subject, message: print(subject, message))
     builder.build("gitea", arguments={"GITEA_BINARY": str(STAND_IN)})
     return f"oci:{builder.layout}:gitea"
@@ -61,6 +65,12 @@ def configuration(node: TestNode, name: str) -> configparser.RawConfigParser:
 
 def sql(node: TestNode, statement: str) -> str:
     return node.cli("exec", "mariadb", "--", "mariadb", "-N", "-e", statement).stdout.strip()
+
+
+def test_the_image_keeps_every_rule(image: str, tmp_path: Path) -> None:
+    checker = Checker(config=NodeConfig(state_dir=tmp_path), server=None, given={}, seconds=0.0, tell=print)
+    report = checker.check(image)
+    assert [finding for finding in report.findings if finding.rule != "image-age"] == [], report.text()
 
 
 def test_a_plan_shows_the_database_the_binding_and_no_secret(node: TestNode, image: str) -> None:

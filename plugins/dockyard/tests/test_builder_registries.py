@@ -285,7 +285,9 @@ def test_a_password_of_the_host_is_there_in_the_build_and_nowhere_in_the_image(
     (recipe / "seen").write_text(SEEN.replace(SECRET, "'s3cret-of-the-'index"))
     state = tmp_path / "state"
     (state / "images").mkdir(parents=True)
-    (state / "images/builder").symlink_to(Path(str(STATE)).resolve() / "images/builder")  # shares the base
+    shared = Path(str(STATE)).resolve() / "images/builder"
+    shared.mkdir(parents=True, exist_ok=True)
+    (state / "images/builder").symlink_to(shared)  # shares the base
     builder = Builder(state, catalog=tmp_path / "catalog", progress=lambda who, what: None)
     builder.build("probe")
     seen = state / "images/builder/cache/registries/seen"

@@ -23,7 +23,11 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("service", recipes.services())
+# One that takes a file from elsewhere cannot be built everywhere; its own test checks it around a stand-in.
+BUILT_OF_PACKAGES = [service for service in recipes.services() if not recipes.load(service).artifacts]
+
+
+@pytest.mark.parametrize("service", BUILT_OF_PACKAGES)
 def test_image_of_the_catalogue_keeps_every_rule(service: str) -> None:
     state = Path(str(STATE))
     Builder(state, progress=lambda subject, message: print(f"{subject}: {message}")).build(service)
