@@ -54,19 +54,20 @@ def up() -> None:
     url = answering_url()
     shown = NANOCLOUD.relative_to(Path.cwd()) if NANOCLOUD.is_relative_to(Path.cwd()) else NANOCLOUD
     config = KUBECONFIG.relative_to(Path.cwd()) if KUBECONFIG.is_relative_to(Path.cwd()) else KUBECONFIG
-    print(f"""
-{APPLICATION} answers at {url}
-
-Try next:
-  export KUBECONFIG={config}
-  {shown} status {APPLICATION}                options, bindings, conditions, events
-  {shown} exec {APPLICATION} -- printenv WORDPRESS_ADMIN_PASSWORD    to log in as admin at {url}wp-login.php
-  {shown} exec -it {DATABASE} -- mariadb        a client in the database's container
-  {shown} uninstall {APPLICATION} --dry-run   what would go, and what it takes along
-  {shown} dockyard list                      what else can be installed
-  kubectl get bundles,pods -A                               services and their pods
-
-make demo-down removes everything again.""")
+    tips = {
+        f"export KUBECONFIG={config}": "for kubectl",
+        "kubectl get bundles,pods -A": "services and their pods",
+        f"{shown} status {APPLICATION}": "options, bindings, conditions, events",
+        f"{shown} exec {APPLICATION} -- printenv WORDPRESS_ADMIN_PASSWORD": f"log in as admin: {url}wp-login.php",
+        f"{shown} exec -it {DATABASE} -- mariadb": "a client in the database's container",
+        f"{shown} uninstall {APPLICATION} --dry-run": "what would go, and what it takes along",
+        f"{shown} dockyard list": "what else can be installed",
+    }
+    width = max(map(len, tips))
+    print(f"\n{APPLICATION} answers at {url}\n\nTry next:")
+    for command, meaning in tips.items():
+        print(f"  {command:{width}}  {meaning}")
+    print("\nmake demo-down removes everything again.")
 
 
 def down() -> None:
