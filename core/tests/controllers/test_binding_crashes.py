@@ -148,7 +148,7 @@ async def test_the_server_is_killed_while_it_heals_from_a_killed_command(tmp_pat
     """Some steps of the whole, for each place where the command had been killed before."""
     points = 0
     for stopped in range(1, 7):
-        for number in itertools.count(stopped, 5):
+        for number in itertools.count(stopped, 4):
             machine = Machine(tmp_path / f"{stopped}-{number}")
             await machine.live(begin)
             machine.accounts.stop_at = stopped
