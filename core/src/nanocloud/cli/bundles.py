@@ -6,14 +6,13 @@ A file holds YAML or JSON, one or more Bundles, also as the ``items`` of a List.
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nanocloud.cli import plans, profiles
 from nanocloud.cli.follow import wait_until
+from nanocloud.cli.inputs import read_input
 from nanocloud.cli.options import Curl, api, parse_duration
 from nanocloud.client.api import Api, ApiError, CurlPrinted, bundles_path
 from nanocloud.errors import NanocloudError, UsageError
@@ -93,27 +92,13 @@ def read_bundles(file: str, namespace: str | None = None) -> list[dict[str, Any]
     """
     from nanocloud.models.manifest import load_yaml
 
-    found = [_bundle_of(where, data, namespace) for where, data in _items(load_yaml(_read(file)))]
+    found = [_bundle_of(where, data, namespace) for where, data in _items(load_yaml(read_input(file, _MAX_FILE_BYTES)))]
     if not found:
         raise UsageError(f"{file} holds no Bundle")
     for index, bundle in enumerate(found):
         if _key(bundle) in map(_key, found[:index]):
             raise UsageError(f"{file}: bundle {'/'.join(_key(bundle))} stands there twice")
     return found
-
-
-def _read(file: str) -> bytes:
-    try:
-        if file == "-":
-            content = sys.stdin.buffer.read(_MAX_FILE_BYTES + 1)
-        else:
-            with Path(file).open("rb") as opened:
-                content = opened.read(_MAX_FILE_BYTES + 1)
-    except OSError as exc:
-        raise UsageError(f"cannot read {file}: {exc.strerror}") from exc
-    if len(content) > _MAX_FILE_BYTES:
-        raise UsageError(f"{file} is larger than {_MAX_FILE_BYTES} bytes")
-    return content
 
 
 def _items(documents: list[Any]) -> Iterator[tuple[str, Any]]:

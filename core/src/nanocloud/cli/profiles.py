@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from nanocloud.cli.follow import wait_until
+from nanocloud.cli.inputs import read_input
 from nanocloud.cli.options import Curl, Namespace, Service, api, parse_duration
 from nanocloud.cli.services import parse_options
 from nanocloud.client.api import Api, bundles_path
@@ -62,7 +63,7 @@ def import_(
     curl: Curl = False,
 ) -> None:
     """Make a service from an exported profile, with the same options and passwords."""
-    limit, given, archive = parse_duration(timeout), parse_options(option or []), _read(file)
+    limit, given, archive = parse_duration(timeout), parse_options(option or []), read_input(file, _MAX_FILE_BYTES)
     service, server = name or _name_in(archive, file), api(curl=curl)
     spec: dict[str, Any] = {"archive": base64.b64encode(archive).decode()}
     if given:
@@ -95,20 +96,6 @@ def _write(file: str, data: bytes) -> None:
             raise
     except OSError as exc:
         raise NanocloudError(f"cannot write {file}: {exc.strerror}") from exc
-
-
-def _read(file: str) -> bytes:
-    try:
-        if file == "-":
-            data = sys.stdin.buffer.read(_MAX_FILE_BYTES + 1)
-        else:
-            with Path(file).open("rb") as opened:
-                data = opened.read(_MAX_FILE_BYTES + 1)
-    except OSError as exc:
-        raise UsageError(f"cannot read {file}: {exc.strerror}") from exc
-    if len(data) > _MAX_FILE_BYTES:
-        raise UsageError(f"{file} is larger than {_MAX_FILE_BYTES} bytes; it is no exported profile")
-    return data
 
 
 def _name_in(archive: bytes, file: str) -> str:
