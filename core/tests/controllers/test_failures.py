@@ -6,54 +6,28 @@ import itertools
 from typing import TYPE_CHECKING
 
 import pytest
-from structlog.testing import capture_logs
 
 from nanocloud.errors import CommandError, ImageError, ProviderError
-from nanocloud.kubelet.bindings import MAX_ATTEMPTS
-from nanocloud.models.binding import BINDING
 from nanocloud.models.bundle import BUNDLE
 from nanocloud.models.core import EVENT, SECRET
-from nanocloud.models.meta import condition, condition_is_true
+from nanocloud.models.meta import condition_is_true
 from nanocloud.models.pod import POD
 from nanocloud.testkit import FakeProgram, FakeVolume
 from nanocloud.testkit.planning import MARIADB, MARIADB_EXPORTS, WORDPRESS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from trio.testing import MockClock
 
-    from nanocloud.providers.binding import BindingCall
     from nanocloud.providers.runtime import ContainerId, ContainerSpec
     from nanocloud.testkit import FakeExec
     from nanocloud.testkit.simulation import Server, Simulation
 
-EXPECTED = {"pod worker failed", "worker crashed"}
-
-
-@pytest.fixture(autouse=True)
-def _no_surprises() -> Iterator[None]:
-    """Failures are foreseen: no worker may crash over one, and no pod may need its last resort."""
-    with capture_logs() as logs:
-        yield
-    assert [entry for entry in logs if entry["event"] in EXPECTED] == []
+pytestmark = pytest.mark.usefixtures("no_surprises")
 
 
 async def pod_container(server: Server, bundle: str) -> ContainerId:
     text: str = (await server.container(bundle))["containerID"]
     return text.removeprefix("nanocloud://")  # type: ignore[return-value]
-
-
-async def message(server: Server, bundle: str, reason: str) -> str:
-    """Of the failure, once the bundle says that it failed for this reason."""
-
-    async def failed() -> bool:
-        status = await server.status(bundle)
-        return (status.get("phase"), status.get("reason")) == ("Failed", reason)
-
-    await server.until(failed, f"{bundle} failed by {reason}")
-    text: str = (await server.status(bundle))["message"]
-    return text
 
 
 # ---- what cannot be planned ------------------------------------------------------------------------------------------
@@ -72,7 +46,7 @@ async def test_options_that_cannot_be_are_told_by_name_and_nothing_is_made(
 ) -> None:
     async with machine.run() as server:
         await server.install("wordpress", **options)
-        assert told in await message(server, "wordpress", "OptionsInvalid")
+        assert told in await server.failure("wordpress", "OptionsInvalid")
         assert "OptionsInvalid" in await server.reasons("wordpress")
         await server.pass_time(300)
         assert machine.runtime.containers == {}
@@ -94,13 +68,13 @@ async def test_a_label_that_does_not_parse(machine: Simulation, mock_clock: Mock
     machine.add_image("broken", {"port_1": "not a list"})
     async with machine.run() as server:
         await server.install("broken")
-        assert "port_1" in await message(server, "broken", "LabelInvalid")
+        assert "port_1" in await server.failure("broken", "LabelInvalid")
 
 
 async def test_an_image_that_is_missing_is_found_once_it_is_there(machine: Simulation, mock_clock: MockClock) -> None:
     async with machine.run() as server:
         await server.install("mariabd")
-        assert "did you mean mariadb?" in await message(server, "mariabd", "ImageNotFound")
+        assert "did you mean mariadb?" in await server.failure("mariabd", "ImageNotFound")
         machine.add_image("mariabd", MARIADB)
         await server.ready("mariabd")
 
@@ -119,7 +93,7 @@ async def test_a_macro_that_has_no_value_yet_says_so_and_is_asked_again(
     machine.add_image("mariadb", {**MARIADB, "where": ["!local_ip"]})
     async with machine.run() as server:
         await server.install("mariadb")
-        assert "no address but loopback (Connect it" in await message(server, "mariadb", "MacroFailed")
+        assert "no address but loopback (Connect it" in await server.failure("mariadb", "MacroFailed")
         addresses.append("192.0.2.7")
         await server.ready("mariadb")
         assert (await server.status("mariadb"))["options"]["where"] == "192.0.2.7"
@@ -131,7 +105,7 @@ async def test_nothing_is_installed_for_a_service_that_is_missing_a_part(
     machine.add_image("wordpress", {"database=&mysql": ["*database_host"]})
     async with machine.run() as server:
         await server.install("wordpress")
-        assert "image mysql is not known" in await message(server, "wordpress", "ImageNotFound")
+        assert "image mysql is not known" in await server.failure("wordpress", "ImageNotFound")
         assert await server.names(BUNDLE) == ["wordpress"]
         machine.add_image("mysql", MARIADB, exports=MARIADB_EXPORTS)
         await server.ready("wordpress")
@@ -143,7 +117,7 @@ async def test_a_selected_service_that_fails_tells_its_dependant_why(
     machine.images.calls.fail("ensure", ImageError("layer sha256:12 has another digest"), times=3)
     async with machine.run() as server:
         await server.install("wordpress")
-        text = await message(server, "wordpress", "ServiceFailed")
+        text = await server.failure("wordpress", "ServiceFailed")
         assert text == "service mariadb failed: layer sha256:12 has another digest"
         await server.ready("wordpress")
 
@@ -154,7 +128,7 @@ async def test_a_selected_service_that_cannot_be_planned_tells_its_dependant_why
     async with machine.run() as server:
         await server.install("mariadb", port_1="none")
         await server.install("wordpress")
-        text = await message(server, "wordpress", "ServiceFailed")
+        text = await server.failure("wordpress", "ServiceFailed")
         assert text.startswith("service mariadb failed: ")
         await server.change("mariadb", options={"port_1": "3306"})
         await server.ready("wordpress")
@@ -164,7 +138,7 @@ async def test_a_dependency_that_is_not_to_be_installed(machine: Simulation, moc
     async with machine.run() as server:
         bundle = {"metadata": {"name": "wordpress", "namespace": "default"}}
         await server.store.create(BUNDLE, {**bundle, "spec": {"service": "wordpress", "deps": False}})
-        assert "'mariadb' is not installed" in await message(server, "wordpress", "OptionsInvalid")
+        assert "'mariadb' is not installed" in await server.failure("wordpress", "OptionsInvalid")
         await server.install("mariadb")
         await server.ready("wordpress")
 
@@ -175,152 +149,18 @@ async def test_services_that_select_each_other_are_refused(machine: Simulation, 
     machine.add_image("hen", {"source=&egg": ["*source_host"]}, exports=exports)
     async with machine.run() as server:
         await server.install("egg")
-        assert "egg -> hen -> egg" in await message(server, "egg", "OptionsInvalid")
+        assert "egg -> hen -> egg" in await server.failure("egg", "OptionsInvalid")
         assert await server.names(BUNDLE) == ["egg"]
         await server.install("hen")
-        assert "egg -> hen -> egg" in await message(server, "hen", "ServiceFailed")
+        assert "egg -> hen -> egg" in await server.failure("hen", "ServiceFailed")
 
 
 async def test_a_binding_that_the_target_does_not_export_is_refused(machine: Simulation, mock_clock: MockClock) -> None:
     machine.add_image("wordpress", {**WORDPRESS, "database=&mariadb": ["*database_host", "&drop_everything"]})
     async with machine.run() as server:
         await server.install("wordpress")
-        assert "does not export this binding" in await message(server, "wordpress", "OptionsInvalid")
+        assert "does not export this binding" in await server.failure("wordpress", "OptionsInvalid")
         assert machine.fake_binding.runs == []
-
-
-# ---- bindings --------------------------------------------------------------------------------------------------------
-
-
-async def test_a_binding_that_fails_twice_is_tried_again_until_it_succeeds(
-    machine: Simulation, mock_clock: MockClock
-) -> None:
-    codes = [1, None, 0]
-    machine.fake_binding.handler = lambda _: codes.pop(0)
-    async with machine.run() as server:
-        await server.install("wordpress")
-        await server.ready("wordpress")
-        (binding,) = (await server.status("wordpress"))["bindings"]
-        assert (binding["phase"], binding["attempts"]) == ("Completed", 3)
-        reasons = [reason for reason in await server.reasons("wordpress") if reason.startswith("Binding")]
-        assert reasons == [
-            "BindingStarted",
-            "BindingFailed",
-            "BindingStarted",
-            "BindingTimeout",
-            "BindingStarted",
-            "BindingCompleted",
-        ]
-        profile = await server.profiles.get("default", "wordpress")
-        assert profile is not None
-        assert [record.attempts for record in profile.bindings.values()] == [3]
-
-
-async def test_a_binding_that_never_succeeds_fails_the_bundle_and_records_nothing(
-    machine: Simulation, mock_clock: MockClock
-) -> None:
-    moments: list[float] = []
-
-    def fail(_: BindingCall) -> int:
-        moments.append(mock_clock.current_time())
-        return 3
-
-    machine.fake_binding.handler = fail
-    async with machine.run() as server:
-        await server.install("wordpress")
-        text = await message(server, "wordpress", "BindingFailed")
-        assert text.startswith("create_user in mariadb ended with 3: ")
-        bound = condition(await server.bundle("wordpress") or {}, "Bound")
-        assert (bound or {})["status"] == "False"
-        await server.pass_time(3600)
-        assert len(machine.fake_binding.runs) == MAX_ATTEMPTS
-        pauses = [later - earlier for earlier, later in itertools.pairwise(moments)]
-        assert pauses == sorted(pauses)
-        assert pauses[-1] > 5 * pauses[0]
-        profile = await server.profiles.get("default", "wordpress")
-        assert profile is not None
-        assert profile.bindings == {}
-        assert await server.pod("wordpress") is None
-        # What the user can do about it.
-        machine.fake_binding.handler = lambda _: 0
-        await server.change("wordpress", forceBindings="again")
-        await server.ready("wordpress")
-
-
-async def test_a_failed_binding_lets_the_bundle_be_removed(machine: Simulation, mock_clock: MockClock) -> None:
-    machine.fake_binding.handler = lambda _: 1
-    async with machine.run() as server:
-        await server.install("wordpress")
-        await server.reason("wordpress", "BindingFailed")
-        await server.uninstall("wordpress")
-        await server.gone("wordpress", "mariadb")
-
-
-async def test_bindings_of_one_target_run_in_order_and_stop_at_a_failure(
-    machine: Simulation, mock_clock: MockClock
-) -> None:
-    machine.add_image("wordpress", {**WORDPRESS, "database=&mariadb": ["&create_user $database_name", "&require_tls"]})
-    codes = {"create_user": [1, 0], "require_tls": [0]}
-    machine.fake_binding.handler = lambda call: codes[call.command].pop(0)
-    async with machine.run() as server:
-        await server.install("wordpress")
-        await server.ready("wordpress")
-        assert [call.command for call in machine.fake_binding.runs] == ["create_user", "create_user", "require_tls"]
-
-
-async def test_bindings_of_several_targets_run_side_by_side(machine: Simulation, mock_clock: MockClock) -> None:
-    exports = {"options": ["host"], "bindings": ["allow"]}
-    for name in ("cache", "queue"):
-        machine.add_image(name, {}, exports=exports)
-    machine.add_image("shop", {"cache=&cache": ["&allow"], "queue=&queue": ["&allow"]})
-    machine.fake_binding.calls.delay("run", 30)
-    async with machine.run() as server:
-        await server.install("shop")
-        began = mock_clock.current_time()
-        await server.ready("shop")
-        assert len(machine.fake_binding.runs) == 2
-        assert mock_clock.current_time() - began < 40
-
-
-async def test_how_an_old_binding_ends_says_nothing_about_the_one_made_anew(
-    machine: Simulation, mock_clock: MockClock
-) -> None:
-    machine.fake_binding.calls.delay("run", 30)
-    async with machine.run() as server:
-        await server.install("wordpress")
-
-        async def running() -> bool:
-            return bool(machine.fake_binding.calls.log)
-
-        await server.until(running)
-        await server.change("wordpress", options={"database_name": "other"})
-        await server.ready("wordpress")
-        assert [call.arguments[0].value for call in machine.fake_binding.runs] == ["wordpress", "other"]
-        profile = await server.profiles.get("default", "wordpress")
-        assert profile is not None
-        (record,) = profile.bindings.values()
-        (binding,) = (await server.store.list(BINDING)).items
-        assert binding["spec"]["arguments"][0] == {"value": "other"}
-        assert record.attempts == 1
-
-
-async def test_a_target_that_stops_during_a_binding_is_bound_when_it_is_back(
-    machine: Simulation, mock_clock: MockClock
-) -> None:
-    codes = [126, 0]
-    machine.fake_binding.handler = lambda _: codes.pop(0)
-    machine.fake_binding.calls.delay("run", 5)
-    async with machine.run() as server:
-        await server.install("wordpress")
-
-        async def running() -> bool:
-            return bool(machine.fake_binding.calls.log)
-
-        await server.until(running)
-        await server.change("mariadb", start=False)
-        await server.reason("mariadb", "Stopped")
-        await server.change("mariadb", start=True)
-        await server.ready("wordpress")
 
 
 # ---- what a pod needs ------------------------------------------------------------------------------------------------
@@ -332,8 +172,8 @@ async def test_a_port_in_use_is_told_with_its_holder_and_taken_when_it_is_free(
     machine.network.host_programs[8080, "tcp"] = "apache2"
     async with machine.run() as server:
         await server.install("wordpress")
-        assert "host port 8080/tcp, which the host's program apache2 holds" in await message(
-            server, "wordpress", "PortInUse"
+        assert "host port 8080/tcp, which the host's program apache2 holds" in await server.failure(
+            "wordpress", "PortInUse"
         )
         del machine.network.host_programs[8080, "tcp"]
         await server.ready("wordpress")
@@ -343,7 +183,7 @@ async def test_no_room_for_a_volume(machine: Simulation, mock_clock: MockClock) 
     machine.volume = FakeVolume(machine.folder / "volumes", capacity_bytes=2**30)
     async with machine.run() as server:
         await server.install("mariadb")
-        assert "free" in await message(server, "mariadb", "VolumeFull")
+        assert "free" in await server.failure("mariadb", "VolumeFull")
         await server.uninstall("mariadb")
         await server.gone("mariadb")
         assert machine.network._attached == {}
@@ -353,7 +193,7 @@ async def test_an_image_that_cannot_be_fetched(machine: Simulation, mock_clock: 
     machine.images.calls.fail("ensure", ImageError("layer sha256:12 has another digest"), times=3)
     async with machine.run() as server:
         await server.install("mariadb")
-        assert await message(server, "mariadb", "ErrImagePull") == "layer sha256:12 has another digest"
+        assert await server.failure("mariadb", "ErrImagePull") == "layer sha256:12 has another digest"
         await server.ready("mariadb")
 
 
@@ -361,14 +201,14 @@ async def test_an_image_without_a_program_says_so(machine: Simulation, mock_cloc
     machine.images.add("empty")
     async with machine.run() as server:
         await server.install("empty")
-        assert "names no program to run" in await message(server, "empty", "CreateContainerError")
+        assert "names no program to run" in await server.failure("empty", "CreateContainerError")
 
 
 async def test_a_program_that_does_not_exist(machine: Simulation, mock_clock: MockClock) -> None:
     machine.runtime.program = lambda _: FakeProgram(start_error=127)
     async with machine.run() as server:
         await server.install("mariadb")
-        assert "cannot execute /usr/sbin/mariadb" in await message(server, "mariadb", "CreateContainerError")
+        assert "cannot execute /usr/sbin/mariadb" in await server.failure("mariadb", "CreateContainerError")
         await server.pass_time(300)
         assert len(machine.runtime.containers) <= 1
         assert (await server.container("mariadb"))["restartCount"] == 0
@@ -470,7 +310,7 @@ async def test_a_container_that_does_not_stay_up_fails_the_bundle_and_is_restart
     machine.runtime.program = program
     async with machine.run() as server:
         await server.install("mariadb")
-        text = await message(server, "mariadb", "CrashLoopBackOff")
+        text = await server.failure("mariadb", "CrashLoopBackOff")
         assert "container mariadb ended with 3 (Error)" in text
         await server.pass_time(1800)
         pauses = [later - earlier for earlier, later in itertools.pairwise(starts)]
@@ -553,7 +393,7 @@ async def test_a_seccomp_profile_of_the_nodes_own_is_refused_by_field(
         await server.install("mariadb")
         await server.ready("mariadb")
         await server.change("mariadb", security=security)
-        assert "allowed: Baseline, RuntimeDefault" in await message(server, "mariadb", "OptionsInvalid")
+        assert "allowed: Baseline, RuntimeDefault" in await server.failure("mariadb", "OptionsInvalid")
 
 
 async def test_a_container_that_vanishes_is_made_again(machine: Simulation, mock_clock: MockClock) -> None:

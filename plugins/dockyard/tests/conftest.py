@@ -17,6 +17,9 @@ import attrs
 import pytest
 import trio
 
+from nanocloud_dockyard.provider import Dockyard
+from nanocloud_dockyard.settings import DockyardConfig
+
 
 def header(
     name: bytes,
@@ -239,3 +242,31 @@ async def _registry(folder: Path, *, auth: str = "", tls: str = "") -> AsyncIter
 async def _drain(stream: Any) -> None:
     async for _ in stream:
         pass
+
+
+@pytest.fixture
+def open_dockyard(tmp_path):
+    @asynccontextmanager
+    async def opened(**config):
+        async with Dockyard(DockyardConfig(**config), tmp_path / "images") as dockyard:
+            yield dockyard
+
+    return opened
+
+
+@pytest.fixture
+def layout(tmp_path):
+    return tmp_path / "layout"
+
+
+@pytest.fixture
+def store(tmp_path):
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def two_layers(new_tar):
+    """A layer, and one above it that hides some of it."""
+    lower = new_tar().folder(b"etc").file(b"etc/old", b"1").folder(b"d").file(b"d/a", b"1").file(b"stays", b"1")
+    upper = new_tar().folder(b"etc").file(b"etc/.wh.old").folder(b"d").file(b"d/.wh..wh..opq").file(b"d/b", b"2")
+    return bytes(lower), bytes(upper)

@@ -5,14 +5,11 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import math
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import threading
-from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,33 +21,11 @@ import trio.testing
 from nanocloud.concurrency import gather
 from nanocloud.errors import ImageError, NotFoundError
 from nanocloud.providers.image import Digest
-from nanocloud_dockyard.collect import collect
 from nanocloud_dockyard.layout import LayoutSource
-from nanocloud_dockyard.provider import Dockyard
-from nanocloud_dockyard.settings import DockyardConfig, LimitSettings
+from nanocloud_dockyard.settings import LimitSettings
 from nanocloud_dockyard.unpacker import unpack
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="layers keep owners and devices: needs root")
-
-
-@pytest.fixture
-def open_dockyard(tmp_path):
-    @asynccontextmanager
-    async def opened(**config):
-        async with Dockyard(DockyardConfig(**config), tmp_path / "images") as dockyard:
-            yield dockyard
-
-    return opened
-
-
-@pytest.fixture
-def layout(tmp_path):
-    return tmp_path / "layout"
-
-
-@pytest.fixture
-def store(tmp_path):
-    return tmp_path / "images"
 
 
 def reference(layout, tag="latest"):
@@ -65,17 +40,11 @@ def diff_id(archive):
     return Digest("sha256:" + hashlib.sha256(bytes(archive)).hexdigest())
 
 
-def two_layers(new_tar):
-    lower = new_tar().folder(b"etc").file(b"etc/old", b"1").folder(b"d").file(b"d/a", b"1").file(b"stays", b"1")
-    upper = new_tar().folder(b"etc").file(b"etc/.wh.old").folder(b"d").file(b"d/.wh..wh..opq").file(b"d/b", b"2")
-    return bytes(lower), bytes(upper)
-
-
 # Resolving: no root, no layer
 
 
-async def test_resolving_reads_the_configuration_and_no_layer(open_dockyard, new_image, new_tar, layout):
-    image = new_image.of(*two_layers(new_tar), Env=["A=b"], Cmd=["run"], Labels={"io.nanocloud.options": "{}"})
+async def test_resolving_reads_the_configuration_and_no_layer(open_dockyard, new_image, new_tar, layout, two_layers):
+    image = new_image.of(*two_layers, Env=["A=b"], Cmd=["run"], Labels={"io.nanocloud.options": "{}"})
     image.write_layout(layout)
     for layer in image.manifest["layers"]:
         (layout / "blobs/sha256" / layer["digest"].removeprefix("sha256:")).unlink()
@@ -195,8 +164,10 @@ async def test_an_unknown_service_lists_near_ones(open_dockyard):
 
 @pytest.mark.root
 @needs_root
-async def test_an_image_is_unpacked_and_found_again_without_its_source(open_dockyard, new_image, new_tar, layout):
-    new_image.of(*two_layers(new_tar)).write_layout(layout)
+async def test_an_image_is_unpacked_and_found_again_without_its_source(
+    open_dockyard, new_image, new_tar, layout, two_layers
+):
+    new_image.of(*two_layers).write_layout(layout)
     seen = []
     async with open_dockyard() as dockyard:
         image = await dockyard.resolve(reference(layout))
@@ -489,10 +460,10 @@ async def test_leftovers_are_removed_but_not_those_of_the_living(open_dockyard, 
 @pytest.mark.root
 @needs_root
 async def test_a_layer_that_the_disk_may_not_have_is_fetched_again_after_a_power_cut(
-    open_dockyard, new_image, new_tar, layout, store, monkeypatch
+    open_dockyard, new_image, new_tar, layout, store, monkeypatch, two_layers
 ):
     """The mark of an unsynced layer counts after a reboot only; a server that is killed finds all layers there."""
-    lower, upper = two_layers(new_tar)
+    lower, upper = two_layers
     new_image.of(lower, upper).write_layout(layout)
     monkeypatch.setattr("nanocloud_dockyard.provider.Store.settle", lambda self: None)  # the disk is slow
     async with open_dockyard() as dockyard:
@@ -511,8 +482,8 @@ async def test_a_layer_that_the_disk_may_not_have_is_fetched_again_after_a_power
 
 @pytest.mark.root
 @needs_root
-async def test_layers_reach_the_disk_by_themselves(open_dockyard, new_image, new_tar, layout, store):
-    new_image.of(*two_layers(new_tar)).write_layout(layout)
+async def test_layers_reach_the_disk_by_themselves(open_dockyard, new_image, new_tar, layout, store, two_layers):
+    new_image.of(*two_layers).write_layout(layout)
     async with open_dockyard() as dockyard:
         await dockyard.ensure(await dockyard.resolve(reference(layout)))
         with trio.fail_after(60):
@@ -529,186 +500,3 @@ async def test_a_broken_document_in_the_store_is_read_again(open_dockyard, new_i
             path.write_bytes(b"")  # what a power loss can leave
         assert await dockyard.resolve(f"{reference(layout)}@{image.digest}") is not None
         assert all(path.stat().st_size for path in (store / "blobs/sha256").iterdir())
-
-
-# Collection
-
-
-@pytest.mark.root
-@needs_root
-async def test_what_is_not_in_use_goes_and_the_rest_stays(open_dockyard, new_image, new_tar, layout, store):
-    base, a, b = (bytes(new_tar().file(name)) for name in (b"base", b"a", b"b"))
-    new_image.of(base, a).write_layout(layout, "a")
-    new_image.of(base, b).write_layout(layout, "b")
-    async with open_dockyard() as dockyard:
-        first = await dockyard.ensure(await dockyard.resolve(reference(layout, "a")))
-        second = await dockyard.ensure(await dockyard.resolve(reference(layout, "b")))
-        assert await dockyard.collect({first.image.digest}) == [second.image.digest]
-        assert layer_folders(store) == sorted(diff_id(x).removeprefix("sha256:") for x in (base, a))
-        assert await dockyard.local(first.image.digest) == first
-        with pytest.raises(NotFoundError):
-            await dockyard.local(second.image.digest)
-        assert await dockyard.collect(set()) == [first.image.digest]
-        assert layer_folders(store) == []
-        assert list((store / "blobs/sha256").iterdir()) == []
-
-
-@pytest.mark.root
-@needs_root
-async def test_collection_spares_what_was_asked_about_lately(
-    open_dockyard, new_image, new_tar, layout, store, mock_clock
-):
-    mock_clock.autojump_threshold = math.inf
-    base, a, b = (bytes(new_tar().file(name)) for name in (b"base", b"a", b"b"))
-    new_image.of(base, a).write_layout(layout, "a")
-    new_image.of(base, b).write_layout(layout, "b")
-    async with open_dockyard() as dockyard:
-        first = await dockyard.ensure(await dockyard.resolve(reference(layout, "a")))
-        second = await dockyard.ensure(await dockyard.resolve(reference(layout, "b")))
-        mock_clock.jump(100)
-        assert await dockyard.collect(set(), idle_seconds=101) == []
-        await dockyard.local(first.image.digest)
-        assert await dockyard.collect(set(), idle_seconds=100) == [second.image.digest]
-        assert layer_folders(store) == sorted(diff_id(x).removeprefix("sha256:") for x in (base, a))
-        mock_clock.jump(100)
-        resolved = await dockyard.resolve(reference(layout, "a"))
-        assert await dockyard.collect(set(), idle_seconds=50) == []
-        assert await dockyard.local(resolved.digest) == first
-        assert await dockyard.collect(set()) == [resolved.digest]
-
-
-@pytest.mark.root
-@needs_root
-async def test_what_is_looked_up_during_a_collection_is_whole_or_not_here(
-    open_dockyard, new_image, new_tar, layout, monkeypatch
-):
-    """Whoever asks while layers go must not be given folders that are gone a moment later."""
-    new_image.of(*two_layers(new_tar)).write_layout(layout)
-    entered, go_on = threading.Event(), threading.Event()
-
-    def slow(*arguments):
-        entered.set()
-        go_on.wait(30)
-        return collect(*arguments)
-
-    monkeypatch.setattr("nanocloud_dockyard.provider.collect", slow)
-    async with open_dockyard() as dockyard:
-        unpacked = await dockyard.ensure(await dockyard.resolve(reference(layout)))
-        answers = []
-
-        async def look_up():
-            try:
-                found = await dockyard.local(unpacked.image.digest)
-                answers.append(all(path.exists() for path in found.layers))
-            except NotFoundError:
-                answers.append(None)
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(dockyard.collect, set())
-            await trio.to_thread.run_sync(entered.wait, 30)
-            nursery.start_soon(look_up)
-            await trio.testing.wait_all_tasks_blocked()
-            assert answers == []
-            go_on.set()
-        assert answers == [None]
-        again = await dockyard.ensure(await dockyard.resolve(reference(layout)))
-        assert again == unpacked
-
-
-async def test_collection_keeps_what_was_built_here(open_dockyard, new_image, new_tar, store):
-    built = new_image.of(bytes(new_tar().file(b"f")))
-    built.write_layout(store / "layout", "mariadb")
-    (store / "layout/blobs/sha256" / ("a" * 64)).write_text("of an older build")
-    async with open_dockyard() as dockyard:
-        await dockyard.resolve("mariadb")
-        await dockyard.collect(set())
-        assert (await dockyard.resolve("mariadb")).digest
-    kept = {f"sha256:{path.name}" for path in (store / "layout/blobs/sha256").iterdir()}
-    assert kept == set(built.blobs)
-
-
-# As overlayfs shows it
-
-
-def stacked(layers, tmp_path, script):
-    """Mount the layers in a mount namespace of our own and run a shell script in the merged folder."""
-    merged = tmp_path / "merged"
-    merged.mkdir(exist_ok=True)
-    lower = ":".join(str(layer) for layer in reversed(layers))
-    mount = f'mount -t overlay overlay -o lowerdir="{lower}:{merged}" "{merged}" && cd "{merged}" && {script}'
-    command = ["unshare", "--mount", "--propagation", "private", "sh", "-ec", mount]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-
-
-@pytest.mark.root
-@needs_root
-async def test_whiteouts_hide_what_lower_layers_have(open_dockyard, new_image, new_tar, layout, tmp_path):
-    new_image.of(*two_layers(new_tar)).write_layout(layout)
-    async with open_dockyard() as dockyard:
-        unpacked = await dockyard.ensure(await dockyard.resolve(reference(layout)))
-    assert stacked(unpacked.layers, tmp_path, "find . | sort").split() == [".", "./d", "./d/b", "./etc", "./stays"]
-
-
-@pytest.mark.root
-@needs_root
-async def test_an_opaque_root_hides_everything(open_dockyard, new_image, new_tar, layout):
-    lower, upper = bytes(new_tar().file(b"old")), bytes(new_tar().file(b".wh..wh..opq").file(b"new"))
-    new_image.of(lower, upper).write_layout(layout)
-    async with open_dockyard() as dockyard:
-        (only,) = (await dockyard.ensure(await dockyard.resolve(reference(layout)))).layers
-    assert [path.name for path in only.iterdir()] == ["new"]
-
-
-@pytest.mark.root
-@needs_root
-async def test_a_layer_that_comes_twice_is_stacked_once(open_dockyard, new_image, new_tar, layout, tmp_path):
-    again, removes = bytes(new_tar().file(b"f", b"1")), bytes(new_tar().file(b".wh.f").file(b"g"))
-    new_image.of(again, removes, again).write_layout(layout)
-    async with open_dockyard() as dockyard:
-        unpacked = await dockyard.ensure(await dockyard.resolve(reference(layout)))
-    assert len(unpacked.layers) == 2
-    assert stacked(unpacked.layers, tmp_path, "cat f; ls").split() == ["1f", "g"]
-
-
-@pytest.mark.root
-@needs_root
-async def test_folders_without_an_entry_keep_what_lower_layers_say(open_dockyard, new_image, new_tar, layout, tmp_path):
-    lower = new_tar().folder(b"tmp", mode=0o1777).folder(b"srv", mode=0o700, uid=5, mtime=9).folder(b"srv/a", uid=6)
-    lower.folder(b"gone", mode=0o700).folder(b"own", mode=0o700)
-    upper = new_tar().file(b"tmp/f").file(b"srv/a/b/f").file(b".wh.gone").file(b"gone/f").folder(b"own").file(b"own/f")
-    new_image.of(bytes(lower), bytes(upper)).write_layout(layout)
-    async with open_dockyard() as dockyard:
-        unpacked = await dockyard.ensure(await dockyard.resolve(reference(layout)))
-        assert await dockyard.local(unpacked.image.digest) == unpacked
-        await dockyard.collect({unpacked.image.digest})
-        assert await dockyard.local(unpacked.image.digest) == unpacked
-    said = stacked(
-        unpacked.layers, tmp_path, "stat -c '%n %a %u %Y' tmp srv srv/a srv/a/b gone own; find . -type f|sort"
-    )
-    assert said.split("\n") == [
-        "tmp 1777 0 1600000000",
-        "srv 700 5 9",
-        "srv/a 755 6 1600000000",
-        "srv/a/b 755 0 0",
-        "gone 755 0 0",
-        "own 755 0 1600000000",
-        "./gone/f",
-        "./own/f",
-        "./srv/a/b/f",
-        "./tmp/f",
-        "",
-    ]
-
-
-@pytest.mark.root
-@needs_root
-async def test_the_largest_zstd_window_fits_the_childs_memory(open_dockyard, new_image, new_tar, layout):
-    from backports import zstd
-
-    def compress(data):
-        return zstd.compress(data, options={zstd.CompressionParameter.window_log: 27})
-
-    tar = bytes(new_tar().file(b"f", os.urandom(1 << 20) * 140))
-    new_image.of(tar, compress=compress, suffix="+zstd").write_layout(layout)
-    async with open_dockyard() as dockyard:
-        assert await dockyard.ensure(await dockyard.resolve(reference(layout)))

@@ -342,6 +342,16 @@ class Server:
         await self.until(holds, f"{bundle} says {reason}")
         return await self.status(bundle)
 
+    async def failure(self, bundle: str, reason: str) -> str:
+        """The message of the failure, once the bundle says that it failed for this reason."""
+
+        async def failed() -> bool:
+            status = await self.status(bundle)
+            return (status.get("phase"), status.get("reason")) == ("Failed", reason)
+
+        await self.until(failed, f"{bundle} failed by {reason}")
+        return str((await self.status(bundle))["message"])
+
     async def gone(self, *bundles: str) -> None:
         for name in bundles:
 
