@@ -6,7 +6,6 @@ import importlib
 import inspect
 import json
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -142,33 +141,6 @@ def test_every_page_is_in_a_list() -> None:
     pages = {shown(page) for page in (ROOT / "docs").rglob("*.md")}
     assert "docs/README.md" in linked("README.md")
     assert pages - {"docs/README.md"} <= linked("docs/README.md") | linked("docs/catalogue/README.md")
-
-
-@pytest.mark.parametrize("page", [*DOCS, *READMES], ids=shown)
-def test_commands_in_examples_exist(page: Path) -> None:
-    examples = re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
-    lines = "\n".join(examples).replace("\\\n", " ").splitlines()
-    for line in lines:
-        words = shlex.split(re.split(r"\s[|>&]", line)[0], comments=True)
-        if words[:1] == ["make"]:
-            assert re.search(rf"^\.PHONY:.*\b{words[1]}\b", read("Makefile"), re.MULTILINE), line
-        if words[:1] == ["nanocloud"]:
-            check_command_line(words[1:])
-
-
-def check_command_line(words: list[str]) -> None:
-    command = typer.main.get_command(app)
-    while hasattr(command, "get_command"):
-        name, words = words[0], words[1:]
-        command = command.get_command(None, name)
-        assert command is not None, f"no command {name}"
-    known = options_of(command)
-    given = words[: words.index("--")] if "--" in words else words
-    for word in given:
-        if word.startswith("--"):
-            assert word.partition("=")[0] in known, word
-        elif word.startswith("-"):
-            assert {f"-{letter}" for letter in word[1:]} <= known, word
 
 
 def options_of(command: Any) -> set[str]:
