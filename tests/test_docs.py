@@ -23,6 +23,7 @@ import yaml
 from nanocloud import builtin, hookspecs
 from nanocloud.cli.main import COMMANDS, app
 from nanocloud.config import NodeConfig, load
+from nanocloud.contracts import STATEMENT, contract_of
 from nanocloud.macros import CHARSETS, TLS_FILES, BuiltinMacros
 from nanocloud.models.builtin import builtin_registry
 from nanocloud.models.bundle import BUNDLE, BundleCondition, BundlePhase, BundleSpec
@@ -47,6 +48,7 @@ from nanocloud.planning.reserved import MAX_VALUE_LENGTH, Reserved, parse_mount_
 from nanocloud.planning.resolve import MAX_TOTAL_LENGTH
 from nanocloud.planning.workload import TLS_DIRECTORY
 from nanocloud.plugins import PluginHost, PluginState
+from nanocloud.providers import CONTRACTS
 from nanocloud.providers.image import Digest, Image, ImageConfig
 from nanocloud.providers.macro import MacroContext, MacroProvider
 from nanocloud_cni_bridge.config import BridgeConfig
@@ -357,6 +359,12 @@ def test_contracts_and_suites_are_documented() -> None:
         assert contract in str(getattr(importlib.import_module(module), suite).__orig_bases__)
 
 
+def test_versions_of_contracts_are_documented() -> None:
+    text = section(read("docs/plugins.md"), "Versions of contracts")
+    assert {name: version for name, version, _ in rows(text)} == CONTRACTS
+    assert all(contract_of(hook) == name for name, _, hook in rows(text) if hook.startswith("nanocloud_"))
+
+
 @pytest.fixture
 def example_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PluginHost:
     """The plugin of the guide, as it is when installed."""
@@ -432,7 +440,7 @@ def test_variables_are_documented() -> None:
         assert (str(found) if isinstance(found, Path) else found) == value, variable
     sources = [*CORE.rglob("*.py"), *(ROOT / "plugins").glob("*/src/**/*.py")]
     read_anywhere = {name for file in sources for name in re.findall(r"\bNANOCLOUD_[A-Z_]*[A-Z]", file.read_text())}
-    assert read_anywhere - {"NANOCLOUD_CONTRACT"} <= {*described, *re.findall(r"^\| `(\w+)`", page, re.MULTILINE)}
+    assert read_anywhere - {STATEMENT} <= {*described, *re.findall(r"^\| `(\w+)`", page, re.MULTILINE)}
 
 
 def test_example_configuration_is_valid(tmp_path: Path) -> None:

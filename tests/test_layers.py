@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("identity", "observability"),
     ("objects", "workqueue", "workers"),
     ("context",),
-    ("hookspecs",),
+    ("contracts", "hookspecs"),
     ("plugins",),
     ("planning",),
     ("macros",),

@@ -44,8 +44,6 @@ def config(tmp_path: Path) -> NodeConfig:
 class Fakes:
     """The providers of a whole node, as one plugin."""
 
-    NANOCLOUD_CONTRACT = "1"
-
     def __init__(self, folder: Path) -> None:
         self.runtime, self.network, self.images = FakeRuntime(), FakeNetwork(), FakeImages()
         self.volume = FakeVolume(folder / "volumes")
@@ -61,7 +59,7 @@ class Fakes:
                 return [provider]
 
             setattr(module, f"nanocloud_{role}_providers", hookimpl(_without_arguments(offer)))
-        module.NANOCLOUD_CONTRACT = "1"  # type: ignore[attr-defined]
+        module.NANOCLOUD_CONTRACTS = dict.fromkeys((*offers, "extension"), "1.0")  # type: ignore[attr-defined]
         return module
 
 

@@ -58,7 +58,7 @@ def providers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]
 
     def host(_: NodeConfig) -> PluginHost:
         module = ModuleType("fakes")
-        module.NANOCLOUD_CONTRACT = "1"  # type: ignore[attr-defined]
+        module.NANOCLOUD_CONTRACTS = dict.fromkeys(made, "1.0")  # type: ignore[attr-defined]
         for role, provider in made.items():
             setattr(module, f"nanocloud_{role}_providers", _hook(provider))
         return PluginHost(builtin=builtin, installed=[Entry(module)])  # type: ignore[list-item]
