@@ -35,10 +35,10 @@ STRIDE = int(os.environ.get("NANOCLOUD_TEST_EVERY", "4"))
 
 async def live(machine: Simulation, *, crash_at: int | None, body: Callable[[Server], Awaitable[None]]) -> int:
     """One life of the server; returns how many steps it took."""
-    machine.steps.crash_at = crash_at
+    machine.faults.crash_at = crash_at
     async with machine.run() as server:
         await body(server)
-    return machine.steps.taken
+    return machine.faults.taken
 
 
 async def install(server: Server) -> None:
@@ -105,8 +105,8 @@ async def test_an_installation_survives_a_crash_at_any_step(tmp_path: Path, mock
             if await live(machine, crash_at=number, body=install) < number:
                 assert number > 80, "it came to the end without that many steps"
                 break
-            where = machine.steps.last
-            machine.steps.crash_at = None
+            where = machine.faults.last
+            machine.faults.crash_at = None
             async with machine.run() as server:
                 try:
                     await check_installed(machine, server)
@@ -127,8 +127,8 @@ async def test_a_removal_survives_a_crash_at_any_step(tmp_path: Path, mock_clock
         if await live(machine, crash_at=number, body=remove) < number:
             assert number > 40, "it came to the end without that many steps"
             break
-        where = machine.steps.last
-        machine.steps.crash_at = None
+        where = machine.faults.last
+        machine.faults.crash_at = None
         async with machine.run() as server:
             try:
                 await check_removed(machine, server)
@@ -140,7 +140,7 @@ async def test_a_server_that_crashes_again_and_again_gets_there(tmp_path: Path, 
     machine = lives(tmp_path / "machine")
     for _ in range(40):
         await live(machine, crash_at=23, body=install)
-    machine.steps.crash_at = None
+    machine.faults.crash_at = None
     async with machine.run() as server:
         await check_installed(machine, server)
 

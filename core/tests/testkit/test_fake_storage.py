@@ -62,10 +62,10 @@ async def test_a_crash_loses_what_was_in_flight_from_some_transaction_on(
     async with trio.open_nursery() as nursery, FakeStorage(disk, sync_seconds=1) as storage:
         await put(storage, b"acknowledged")
         for key in (b"one", b"two"):
-            nursery.start_soon(refused, storage, key, "crashed")
+            nursery.start_soon(refused, storage, key, "crashed|closed")
             await trio.testing.wait_all_tasks_blocked()
         await trio.sleep(0.5)  # "one" is being synced, "two" waits
-        nursery.start_soon(refused, storage, b"three", "crashed")
+        nursery.start_soon(refused, storage, b"three", "crashed|closed")
         disk.crash(survivors=survivors)
         await refused(storage, b"late", "crashed")
         with pytest.raises(UnavailableError, match="crashed"):

@@ -8,6 +8,7 @@ what any provider of a contract must keep, as pytest classes; the fakes pass the
 from nanocloud.testkit.binding import FakeBinding
 from nanocloud.testkit.calls import Calls
 from nanocloud.testkit.disk import FakeDisk
+from nanocloud.testkit.faults import Call, Fault, FaultChances, FaultPlan, Faults
 from nanocloud.testkit.images import FakeImages
 from nanocloud.testkit.network import FakeNetwork
 from nanocloud.testkit.runtime import FakeContainer, FakeExec, FakeProgram, FakeRuntime
@@ -15,6 +16,7 @@ from nanocloud.testkit.storage import FakeStorage
 from nanocloud.testkit.volume import FakeVolume
 
 __all__ = [
+    "Call",
     "Calls",
     "FakeBinding",
     "FakeContainer",
@@ -26,4 +28,8 @@ __all__ = [
     "FakeRuntime",
     "FakeStorage",
     "FakeVolume",
+    "Fault",
+    "FaultChances",
+    "FaultPlan",
+    "Faults",
 ]

@@ -193,6 +193,11 @@ class FakeDisk:
         return ((key, record) for key, states in self._states.items() for _, record in states)
 
 
+def shown_key(key: bytes) -> str:
+    """As messages of the keyspace name it."""
+    return "/" + key.decode(errors="backslashreplace").rstrip("\x00").replace("\x00", "/")
+
+
 def _next_record(operation: RecordPut | RecordDelete, before: Record | None, revision: int) -> Record | None:
     if not isinstance(operation, RecordPut):
         return None

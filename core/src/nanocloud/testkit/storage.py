@@ -20,7 +20,7 @@ import trio
 from nanocloud.errors import NanocloudError, UnavailableError
 from nanocloud.providers.storage import StorageProvider
 from nanocloud.testkit.calls import Calls
-from nanocloud.testkit.disk import FakeDisk
+from nanocloud.testkit.disk import FakeDisk, shown_key
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -79,7 +79,7 @@ class FakeStorage(StorageProvider):
     async def _finish(self) -> None:
         """What was submitted is done before the storage is closed."""
         try:
-            while self._waiting or self._syncing:
+            while self._is_alive and (self._waiting or self._syncing):
                 await self._turn()
         except UnavailableError:
             pass  # told to those who wait
@@ -88,7 +88,7 @@ class FakeStorage(StorageProvider):
     # ---- writing -----------------------------------------------------------------------------------------------------
 
     async def transact(self, transaction: Transaction) -> Committed | Rejected:
-        await self._enter("transact", " ".join(_shown(operation.key) for operation in transaction.operations))
+        await self._enter("transact", " ".join(shown_key(operation.key) for operation in transaction.operations))
         request = _Request(transaction)
         self._waiting.append(request)
         try:
@@ -147,17 +147,17 @@ class FakeStorage(StorageProvider):
     # ---- reading -----------------------------------------------------------------------------------------------------
 
     async def get(self, key: bytes, *, revision: int | None = None) -> Record | None:
-        await self._enter("get", _shown(key))
+        await self._enter("get", shown_key(key))
         return self.disk.get(key, revision)
 
     async def range(
         self, start: bytes, end: bytes | None, *, limit: int | None = None, revision: int | None = None
     ) -> RecordPage:
-        await self._enter("range", _shown(start))
+        await self._enter("range", shown_key(start))
         return self.disk.range(start, end, limit, revision)
 
     async def changes(self, start: bytes, end: bytes | None, *, after: int, limit: int) -> ChangePage:
-        await self._enter("changes", _shown(start))
+        await self._enter("changes", shown_key(start))
         return self.disk.changes(start, end, after, limit)
 
     async def wait_beyond(self, revision: int) -> int:
@@ -188,8 +188,3 @@ class FakeStorage(StorageProvider):
     @property
     def _is_alive(self) -> bool:
         return self._opened_after == self.disk.crashes
-
-
-def _shown(key: bytes) -> str:
-    """As messages of the keyspace name it."""
-    return "/" + key.decode(errors="backslashreplace").rstrip("\x00").replace("\x00", "/")
