@@ -6,23 +6,20 @@ from pathlib import Path
 import pytest
 
 from nanocloud.keyspace import Keyspace
-from nanocloud.models.builtin import builtin_registry
 from nanocloud.objects import ObjectStore
-from nanocloud.storage import SqliteStorage
 from nanocloud.testkit.api import ApiClient
+from nanocloud.testkit.objects import open_store
 
 
 @pytest.fixture
-async def keyspace(tmp_path: Path) -> AsyncIterator[Keyspace]:
-    async with SqliteStorage(tmp_path / "keyspace") as storage, Keyspace.open(storage) as keyspace:
-        yield keyspace
+async def store(tmp_path: Path) -> AsyncIterator[ObjectStore]:
+    async with open_store(tmp_path / "keyspace") as store:
+        yield store
 
 
 @pytest.fixture
-async def store(keyspace: Keyspace) -> ObjectStore:
-    store = ObjectStore(keyspace, builtin_registry(), seal=lambda data, _: data, unseal=lambda data, _: data)
-    await store.ensure_namespaces()
-    return store
+def keyspace(store: ObjectStore) -> Keyspace:
+    return store.keyspace
 
 
 @pytest.fixture

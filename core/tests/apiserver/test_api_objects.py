@@ -14,23 +14,11 @@ from nanocloud.models.core import CONFIG_MAP
 from nanocloud.models.pod import POD
 from nanocloud.objects import ObjectStore
 from nanocloud.testkit.api import GUEST, NOBODY, ApiClient, PatchForm, refusal
+from nanocloud.testkit.objects import bundle, config_map, pod
 
 MAPS = "/api/v1/namespaces/default/configmaps"
 BUNDLES = "/apis/nanocloud.io/v1/namespaces/default/bundles"
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io, application/json"
-
-
-def config_map(name: str, **data: str) -> dict[str, Any]:
-    return {"metadata": {"name": name}, "data": data}
-
-
-def bundle(name: str, **spec: Any) -> dict[str, Any]:
-    return {
-        "apiVersion": "nanocloud.io/v1",
-        "kind": "Bundle",
-        "metadata": {"name": name},
-        "spec": {"service": "mariadb"} | spec,
-    }
 
 
 async def refused(call: Awaitable[object], code: int, reason: str, text: str = "") -> dict[str, Any]:
@@ -55,11 +43,9 @@ async def test_create_read_delete(api: ApiClient) -> None:
 async def test_create_refuses_what_does_not_fit_the_path(api: ApiClient) -> None:
     body = config_map("a")
     await refused(api.create(CONFIG_MAP, body | {"kind": "Pod"}), 400, "BadRequest", "this path takes 'ConfigMap'")
-    elsewhere = {"metadata": {"name": "a", "namespace": "other"}}
-    await refused(api.request("POST", MAPS, elsewhere), 400, "BadRequest", "namespace of the provided object")
-    await refused(
-        api.create(CONFIG_MAP, {"metadata": {"name": "a", "namespace": "nope"}}), 404, "NotFound", 'namespaces "nope"'
-    )
+    elsewhere = api.request("POST", MAPS, config_map("a", namespace="other"))
+    await refused(elsewhere, 400, "BadRequest", "namespace of the provided object")
+    await refused(api.create(CONFIG_MAP, config_map("a", namespace="nope")), 404, "NotFound", 'namespaces "nope"')
     status = await refused(api.create(CONFIG_MAP, {"metadata": {}}), 422, "Invalid")
     assert status["details"]["causes"][0]["reason"] == "FieldValueRequired"
     await refused(api.create(CONFIG_MAP, config_map("A_b")), 422, "Invalid", "RFC 1123")
@@ -198,9 +184,7 @@ async def test_finalizers_hold_a_bundle(api: ApiClient) -> None:
 
 async def test_lists_select_and_page(api: ApiClient, keyspace: Keyspace, store: ObjectStore) -> None:
     for index in range(5):
-        body = config_map(f"c{index}")
-        body["metadata"]["labels"] = {"odd": str(index % 2)}
-        await api.create(CONFIG_MAP, body)
+        await api.create(CONFIG_MAP, config_map(f"c{index}", labels={"odd": str(index % 2)}))
 
     async def names(**params: str) -> list[str]:
         return [item["metadata"]["name"] for item in (await api.list(CONFIG_MAP, query=params)).items]
@@ -237,7 +221,7 @@ async def test_lists_of_a_revision(api: ApiClient, keyspace: Keyspace, store: Ob
 
 
 async def test_tables_have_rows_of_metadata_or_whole_objects(api: ApiClient) -> None:
-    await api.create(BUNDLE, bundle("shop"))
+    await api.create(BUNDLE, bundle("shop", service="mariadb"))
     table = (await api.request("GET", BUNDLES, headers={"Accept": TABLE})).json()
     columns = [(column["name"], column["priority"]) for column in table["columnDefinitions"]]
     assert columns == [
@@ -269,8 +253,7 @@ async def test_actions_change_the_bundle(api: ApiClient) -> None:
 
 
 async def test_pods_are_made_by_controllers_only(api: ApiClient) -> None:
-    body = {"metadata": {"name": "a"}, "spec": {"containers": [{"name": "a"}]}}
-    await refused(api.create(POD, body), 405, "MethodNotAllowed", "delete, deletecollection, get, list, watch")
+    await refused(api.create(POD, pod("a")), 405, "MethodNotAllowed", "delete, deletecollection, get, list, watch")
     await refused(api.call(POD, "a", "log", method="GET"), 503, "ServiceUnavailable")
 
 
@@ -322,8 +305,6 @@ async def test_openapi_is_cached_by_its_hash(api: ApiClient) -> None:
 
 async def test_a_collection_is_deleted_by_selector(api: ApiClient) -> None:
     for name in ("a", "b"):
-        body = config_map(name)
-        body["metadata"]["labels"] = {"name": name}
-        await api.create(CONFIG_MAP, body)
+        await api.create(CONFIG_MAP, config_map(name, labels={"name": name}))
     await api.request("DELETE", MAPS, query={"labelSelector": "name=a"})
     assert [item["metadata"]["name"] for item in (await api.list(CONFIG_MAP)).items] == ["b"]

@@ -10,15 +10,11 @@ from nanocloud.apiserver import watches
 from nanocloud.client.api import ApiError
 from nanocloud.keyspace import Keyspace
 from nanocloud.models.core import CONFIG_MAP
-from nanocloud.models.meta import Object
 from nanocloud.objects import ObjectStore
 from nanocloud.testkit.api import ApiClient, Event
+from nanocloud.testkit.objects import config_map
 
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
-
-
-def config_map(name: str, **labels: str) -> Object:
-    return {"metadata": {"name": name, "namespace": "default", "labels": labels}}
 
 
 def told(event: Event) -> tuple[str, str]:
@@ -57,12 +53,12 @@ async def test_from_a_revision_on_nothing_is_missed_or_told_twice(api: ApiClient
 async def test_an_object_that_begins_to_match_is_added_and_one_that_ceases_deleted(
     api: ApiClient, store: ObjectStore
 ) -> None:
-    made = await store.create(CONFIG_MAP, config_map("a", side="left"))
+    made = await store.create(CONFIG_MAP, config_map("a", labels={"side": "left"}))
     async with api.watch(CONFIG_MAP, after=str(store.revision), query={"labelSelector": "side=right"}) as events:
         for side in ("right", "left"):
             made["metadata"]["labels"] = {"side": side}
             made = await store.update(CONFIG_MAP, made)
-        await store.create(CONFIG_MAP, config_map("b", side="right"))
+        await store.create(CONFIG_MAP, config_map("b", labels={"side": "right"}))
         assert told(await anext(events)) == ("ADDED", "a")
         ceased = await anext(events)
         assert told(ceased) == ("DELETED", "a")
@@ -95,7 +91,7 @@ async def test_bookmarks_tell_progress_of_others(
     monkeypatch.setattr(watches, "BOOKMARK_SECONDS", 0.01)
     start = str(store.revision)
     async with api.watch(CONFIG_MAP, after=start, query={"allowWatchBookmarks": "true"}) as events:
-        await store.create(CONFIG_MAP, {"metadata": {"name": "a", "namespace": "kube-system"}})
+        await store.create(CONFIG_MAP, config_map("a", namespace="kube-system"))
         while True:
             event = await anext(events)
             assert event.type == "BOOKMARK"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from nanocloud.planning import options_schema
 from nanocloud.providers.image import CatalogEntry, Image, ImageConfig
 from nanocloud.testkit import FakeImages
 from nanocloud.testkit.api import GUEST, ApiClient, refusal
-from nanocloud.testkit.planning import MARIADB, MARIADB_EXPORTS, WORDPRESS, contract_of
+from nanocloud.testkit.planning import MARIADB, MARIADB_EXPORTS, WORDPRESS, contract_of, labels_of
 
 
 class Recipes(FakeImages):
@@ -37,12 +36,11 @@ class Recipes(FakeImages):
 @pytest.fixture
 def api(store: ObjectStore) -> ApiClient:
     images = Recipes()
-    exports = json.dumps(MARIADB_EXPORTS)
     for name, labels in {
-        "mariadb": {"io.nanocloud.options": json.dumps(MARIADB), "io.nanocloud.exports": exports},
-        "wordpress": {"io.nanocloud.options": json.dumps(WORDPRESS)},
-        "broken": {"io.nanocloud.options": '{"A": []}'},
-        "reg.example/team/app:2": {"io.nanocloud.options": '{"secret_1": ["pin"], "pin": []}'},
+        "mariadb": labels_of(MARIADB, MARIADB_EXPORTS),
+        "wordpress": labels_of(WORDPRESS),
+        "broken": labels_of({"A": []}),
+        "reg.example/team/app:2": labels_of({"secret_1": ["pin"], "pin": []}),
     }.items():
         images.add(name, ImageConfig(labels=labels), description=f"The {name}")
     return ApiClient.over(store, routes=Catalogue(images=ImageSources([images])).routes())

@@ -19,7 +19,8 @@ from nanocloud.models.meta import Object, name_of
 from nanocloud.objects import EventRecorder
 from nanocloud.secrets import Envelope
 from nanocloud.testkit.api import GUEST, Answer, ApiClient, refusal
-from nanocloud.testkit.simulation import NODE_KEY, Server, Simulation
+from nanocloud.testkit.objects import NODE_KEY
+from nanocloud.testkit.simulation import Server, Simulation
 
 TAR = {"Content-Type": "application/x-tar"}
 

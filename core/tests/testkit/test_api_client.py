@@ -11,25 +11,16 @@ import trio.testing
 from starlette.responses import PlainTextResponse
 
 from nanocloud.client.api import ApiError
-from nanocloud.keyspace import Keyspace
-from nanocloud.models.builtin import builtin_registry
 from nanocloud.models.core import CONFIG_MAP, NAMESPACE
-from nanocloud.models.meta import Object, name_of
-from nanocloud.objects import ObjectStore
-from nanocloud.storage import SqliteStorage
+from nanocloud.models.meta import name_of
 from nanocloud.testkit.api import GUEST, NOBODY, ApiClient, path_of, refusal
+from nanocloud.testkit.objects import config_map, open_store
 
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[ApiClient]:
-    async with SqliteStorage(tmp_path) as storage, Keyspace.open(storage) as keyspace:
-        store = ObjectStore(keyspace, builtin_registry(), seal=lambda data, _: data, unseal=lambda data, _: data)
-        await store.ensure_namespaces()
+    async with open_store(tmp_path) as store:
         yield ApiClient.over(store)
-
-
-def config_map(name: str) -> Object:
-    return {"metadata": {"name": name}}
 
 
 async def test_a_refused_call_raises_the_servers_status(api: ApiClient) -> None:

@@ -8,7 +8,6 @@ the world (a call of a provider, or a write) everything stops, and no clean-up c
 
 from __future__ import annotations
 
-import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -46,7 +45,8 @@ from nanocloud.testkit.binding import FakeBinding
 from nanocloud.testkit.calls import Calls, now
 from nanocloud.testkit.images import FakeImages
 from nanocloud.testkit.network import FakeNetwork
-from nanocloud.testkit.planning import MARIADB, MARIADB_EXPORTS, WORDPRESS, Settings
+from nanocloud.testkit.objects import NODE_KEY
+from nanocloud.testkit.planning import MARIADB, MARIADB_EXPORTS, WORDPRESS, Settings, labels_of
 from nanocloud.testkit.runtime import FakeRuntime
 from nanocloud.testkit.volume import FakeVolume
 from nanocloud.workers import keep_running
@@ -61,7 +61,6 @@ if TYPE_CHECKING:
     from nanocloud.providers.binding import BindingProvider
     from nanocloud.providers.storage import Committed, Rejected, Transaction
 
-NODE_KEY = bytes(range(32))
 PATIENCE_SECONDS = 3600.0
 """Of virtual time: what has not come about by then never will."""
 KEEP_IMAGES_SECONDS = 600.0
@@ -170,10 +169,8 @@ class Simulation:
             script.touch()
         else:
             script.unlink(missing_ok=True)
-        labels = {"io.nanocloud.options": json.dumps(settings)}
-        if exports is not None:
-            labels["io.nanocloud.exports"] = json.dumps(exports)
-        return self.images.add(name, ImageConfig(entrypoint=(f"/usr/sbin/{name}",), labels=labels), layers=(layer,))
+        config = ImageConfig(entrypoint=(f"/usr/sbin/{name}",), labels=labels_of(settings, exports))
+        return self.images.add(name, config, layers=(layer,))
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[Server]:
