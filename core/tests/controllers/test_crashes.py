@@ -15,10 +15,9 @@ from nanocloud.models.bundle import BUNDLE
 from nanocloud.models.core import EVENT, PERSISTENT_VOLUME_CLAIM, SECRET
 from nanocloud.models.pod import POD
 from nanocloud.providers.binding import BindingResult
-from nanocloud.providers.network import SandboxId, SandboxNetworkSpec
-from nanocloud.providers.runtime import ContainerId, ContainerSpec
 from nanocloud.testkit import FakeProgram
 from nanocloud.testkit.simulation import Simulation
+from nanocloud.testkit.specs import container_spec, sandbox_spec
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -209,16 +208,11 @@ async def test_what_belongs_to_no_pod_is_collected_when_the_server_starts(
 ) -> None:
     machine = lives(tmp_path / "machine")
     await live(machine, crash_at=None, body=install)
-    stray = ContainerSpec(
-        id=ContainerId("stray"),
-        labels={"nanocloud.io/pod-uid": "nobody"},
-        layers=(),
-        argv=("x",),
-        log_path=tmp_path / "machine" / "logs" / "pods" / "default_gone-0_nobody" / "x" / "0.log",
-    )
+    log = tmp_path / "machine" / "logs" / "pods" / "default_gone-0_nobody" / "x" / "0.log"
+    stray = container_spec("stray", tmp_path, labels={"nanocloud.io/pod-uid": "nobody"}, log_path=log)
     await machine.runtime.create(stray)
     await machine.runtime.start(stray.id)
-    await machine.network.attach(SandboxNetworkSpec(sandbox=SandboxId("nobody"), owner="default/gone-0"))
+    await machine.network.attach(sandbox_spec("nobody", owner="default/gone-0"))
     (volume, *_) = await machine.volume.list()
     await machine.volume.publish(volume.id, consumer="nobody")
     machine.runtime.calls.fail("remove", ProviderError("busy"))

@@ -8,7 +8,6 @@ which call. A crash ends a life as SIGKILL would: everything stops, and no clean
 
 from __future__ import annotations
 
-import json
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -45,7 +44,8 @@ from nanocloud.testkit.disk import FakeDisk
 from nanocloud.testkit.faults import CrashedError, Faults
 from nanocloud.testkit.images import FakeImages
 from nanocloud.testkit.network import FakeNetwork
-from nanocloud.testkit.planning import MARIADB, MARIADB_EXPORTS, WORDPRESS, Settings
+from nanocloud.testkit.objects import NODE_KEY
+from nanocloud.testkit.planning import MARIADB, MARIADB_EXPORTS, WORDPRESS, Settings, labels_of
 from nanocloud.testkit.runtime import FakeRuntime
 from nanocloud.testkit.simulation.server import Server
 from nanocloud.testkit.storage import FakeStorage
@@ -65,7 +65,6 @@ if TYPE_CHECKING:
     from nanocloud.providers.storage import StorageProvider
     from nanocloud.providers.volume import VolumeProvider
 
-NODE_KEY = bytes(range(32))
 KEEP_IMAGES_SECONDS = 600.0
 
 
@@ -127,10 +126,8 @@ class Simulation:
             script.touch()
         else:
             script.unlink(missing_ok=True)
-        labels = {"io.nanocloud.options": json.dumps(settings)}
-        if exports is not None:
-            labels["io.nanocloud.exports"] = json.dumps(exports)
-        return self.images.add(name, ImageConfig(entrypoint=(f"/usr/sbin/{name}",), labels=labels), layers=(layer,))
+        config = ImageConfig(entrypoint=(f"/usr/sbin/{name}",), labels=labels_of(settings, exports))
+        return self.images.add(name, config, layers=(layer,))
 
     def wall_clock(self) -> float:
         return now() + self.clock_offset_seconds
