@@ -49,8 +49,8 @@ from nanocloud.planning.resolve import MAX_TOTAL_LENGTH
 from nanocloud.planning.workload import TLS_DIRECTORY
 from nanocloud.plugins import PluginHost, PluginState
 from nanocloud.providers import CONTRACTS
-from nanocloud.providers.image import Digest, Image, ImageConfig
 from nanocloud.providers.macro import MacroContext, MacroProvider
+from nanocloud.testkit.specs import DIGEST, labelled_image
 from nanocloud_cni_bridge.config import BridgeConfig
 from nanocloud_csi_loop.config import CsiLoopConfig
 from nanocloud_dockyard import recipes
@@ -74,7 +74,6 @@ PLUGIN_SECTIONS: dict[str, type] = {
     "[dockyard.limits]": LimitSettings,
     "[runtime-crun]": CrunConfig,
 }
-DIGEST = Digest("sha256:" + "ab" * 32)
 
 
 def read(name: str) -> str:
@@ -197,7 +196,7 @@ async def planned(service: str, given: dict[str, str], *targets: Target) -> tupl
     resolution = await resolve(request, expand=expander([BuiltinMacros()]))
     profile = Profile.of(resolution, service=service, image=DIGEST)
     reference = service if targets == () else "oci:/srv/images:guestbook"
-    image = Image(reference=reference, digest=DIGEST, config=ImageConfig(labels=labels), size_bytes=1)
+    image = labelled_image(reference, labels)
     desired = DesiredBundle(namespace="default", name=service, service=service)
     made = plan(desired, profile, contract, image, Inventory(targets=by_name))
     return Target.of(service, "default", profile, image_exports(labels)), made
@@ -238,14 +237,14 @@ def test_first_image_of_the_guide_keeps_every_rule(tmp_path: Path) -> None:
     (root / "bin").mkdir()
     (root / "bin" / "sh").touch()
     said = dict(re.findall(r"^([A-Z]+) (.+)$", (tmp_path / "drop" / "Containerfile").read_text(), re.MULTILINE))
-    config = ImageConfig(
-        labels=recipe.labels,
+    image = labelled_image(
+        "drop",
+        recipe.labels,
         user=said["USER"],
         volumes=(said["VOLUME"],),
         exposed_ports=(said["EXPOSE"],),
         entrypoint=tuple(json.loads(said["ENTRYPOINT"])),
     )
-    image = Image(reference="drop", digest=DIGEST, config=config, size_bytes=1)
     found = lint(Subject(image=image, tree=ImageTree([root]), has_stop_signal="STOPSIGNAL" in said))
     assert [finding for finding in found if finding.rule != "volume-path"] == []  # packages and folders are not here
 
@@ -260,7 +259,7 @@ async def test_the_guides_dependant_fits_its_first_image(tmp_path: Path) -> None
     request = ResolveRequest(namespace="default", bundle="app", contract=image_contract(own), targets=by_name)
     resolution = await resolve(request, expand=expander([BuiltinMacros()]))
     profile = Profile.of(resolution, service="app", image=DIGEST)
-    image = Image(reference="app", digest=DIGEST, config=ImageConfig(labels=own), size_bytes=1)
+    image = labelled_image("app", own)
     desired = DesiredBundle(namespace="default", name="app", service="app")
     made = plan(desired, profile, image_contract(own), image, Inventory(targets=by_name))
     (step,) = made.bindings
