@@ -6,7 +6,6 @@ import importlib
 import inspect
 import json
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -132,40 +131,17 @@ def test_no_page_names_a_machine(page: Path) -> None:
     assert not re.findall(r"(?<![\w.~])/(?:work|home|root|tmp|Users)/\S*", page.read_text())
 
 
-def test_every_page_is_linked_from_the_readme() -> None:
-    linked = set(re.findall(r"\((docs/[^)#]+)\)", read("README.md")))
-    catalogue = {shown(page) for page in (ROOT / "docs" / "catalogue").glob("*.md")}
-    assert linked == {*(shown(page) for page in (ROOT / "docs").glob("*.md")), "docs/catalogue/README.md"}
-    assert {f"docs/catalogue/{name}" for name in re.findall(r"\((\w+\.md)\)", read("docs/catalogue/README.md"))} == (
-        catalogue - {"docs/catalogue/README.md"}
-    )
+def linked(page: str) -> set[str]:
+    """The pages that ``page`` links, as paths in the repository."""
+    targets = re.findall(r"\]\(([^)#\s]+\.md)\)", read(page))
+    return {shown((ROOT / page).parent.joinpath(target).resolve()) for target in targets}
 
 
-@pytest.mark.parametrize("page", [*DOCS, *READMES], ids=shown)
-def test_commands_in_examples_exist(page: Path) -> None:
-    examples = re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
-    lines = "\n".join(examples).replace("\\\n", " ").splitlines()
-    for line in lines:
-        words = shlex.split(re.split(r"\s[|>&]", line)[0], comments=True)
-        if words[:1] == ["make"]:
-            assert re.search(rf"^\.PHONY:.*\b{words[1]}\b", read("Makefile"), re.MULTILINE), line
-        if words[:1] == ["nanocloud"]:
-            check_command_line(words[1:])
-
-
-def check_command_line(words: list[str]) -> None:
-    command = typer.main.get_command(app)
-    while hasattr(command, "get_command"):
-        name, words = words[0], words[1:]
-        command = command.get_command(None, name)
-        assert command is not None, f"no command {name}"
-    known = options_of(command)
-    given = words[: words.index("--")] if "--" in words else words
-    for word in given:
-        if word.startswith("--"):
-            assert word.partition("=")[0] in known, word
-        elif word.startswith("-"):
-            assert {f"-{letter}" for letter in word[1:]} <= known, word
+def test_every_page_is_in_a_list() -> None:
+    """From the README to the list of all pages, and from there to the list of the catalogue."""
+    pages = {shown(page) for page in (ROOT / "docs").rglob("*.md")}
+    assert "docs/README.md" in linked("README.md")
+    assert pages - {"docs/README.md"} <= linked("docs/README.md") | linked("docs/catalogue/README.md")
 
 
 def options_of(command: Any) -> set[str]:
@@ -532,8 +508,9 @@ def test_every_dependency_says_why() -> None:
         table = rows(section(page, heading))
         assert {row[0] for row in table} == wanted, file
         assert all(len(row) == 3 and all(row) for row in table), file
-    development = tomllib.loads(read("pyproject.toml"))["dependency-groups"]["dev"]
-    assert {row[0] for row in rows(section(page, "Development"))} == named(development)
+    groups = tomllib.loads(read("pyproject.toml"))["dependency-groups"]
+    for group, heading in (("dev", "Development"), ("docs", "Documentation")):
+        assert {row[0] for row in rows(section(page, heading))} == named(groups[group])
 
 
 # ---- architecture and changes ----------------------------------------------------------------------------------------
