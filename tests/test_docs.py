@@ -20,7 +20,8 @@ import typer.main
 import yaml
 
 from nanocloud import builtin, hookspecs
-from nanocloud.cli.main import COMMANDS, app
+from nanocloud.cli.app import app
+from nanocloud.cli.commands import COMMANDS
 from nanocloud.config import NodeConfig, load
 from nanocloud.contracts import STATEMENT, contract_of
 from nanocloud.macros import CHARSETS, TLS_FILES, BuiltinMacros
