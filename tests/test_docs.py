@@ -20,8 +20,10 @@ import typer.main
 import yaml
 
 from nanocloud import builtin, hookspecs
-from nanocloud.cli.main import COMMANDS, app
+from nanocloud.cli.app import app
+from nanocloud.cli.commands import COMMANDS
 from nanocloud.config import NodeConfig, load
+from nanocloud.contracts import STATEMENT, contract_of
 from nanocloud.macros import CHARSETS, TLS_FILES, BuiltinMacros
 from nanocloud.models.builtin import builtin_registry
 from nanocloud.models.bundle import BUNDLE, BundleCondition, BundlePhase, BundleSpec
@@ -46,8 +48,9 @@ from nanocloud.planning.reserved import MAX_VALUE_LENGTH, Reserved, parse_mount_
 from nanocloud.planning.resolve import MAX_TOTAL_LENGTH
 from nanocloud.planning.workload import TLS_DIRECTORY
 from nanocloud.plugins import PluginHost, PluginState
-from nanocloud.providers.image import Digest, Image, ImageConfig
+from nanocloud.providers import CONTRACTS
 from nanocloud.providers.macro import MacroContext, MacroProvider
+from nanocloud.testkit.specs import DIGEST, labelled_image
 from nanocloud_cni_bridge.config import BridgeConfig
 from nanocloud_csi_loop.config import CsiLoopConfig
 from nanocloud_dockyard import recipes
@@ -71,7 +74,6 @@ PLUGIN_SECTIONS: dict[str, type] = {
     "[dockyard.limits]": LimitSettings,
     "[runtime-crun]": CrunConfig,
 }
-DIGEST = Digest("sha256:" + "ab" * 32)
 
 
 def read(name: str) -> str:
@@ -171,7 +173,7 @@ async def planned(service: str, given: dict[str, str], *targets: Target) -> tupl
     resolution = await resolve(request, expand=expander([BuiltinMacros()]))
     profile = Profile.of(resolution, service=service, image=DIGEST)
     reference = service if targets == () else "oci:/srv/images:guestbook"
-    image = Image(reference=reference, digest=DIGEST, config=ImageConfig(labels=labels), size_bytes=1)
+    image = labelled_image(reference, labels)
     desired = DesiredBundle(namespace="default", name=service, service=service)
     made = plan(desired, profile, contract, image, Inventory(targets=by_name))
     return Target.of(service, "default", profile, image_exports(labels)), made
@@ -212,14 +214,14 @@ def test_first_image_of_the_guide_keeps_every_rule(tmp_path: Path) -> None:
     (root / "bin").mkdir()
     (root / "bin" / "sh").touch()
     said = dict(re.findall(r"^([A-Z]+) (.+)$", (tmp_path / "drop" / "Containerfile").read_text(), re.MULTILINE))
-    config = ImageConfig(
-        labels=recipe.labels,
+    image = labelled_image(
+        "drop",
+        recipe.labels,
         user=said["USER"],
         volumes=(said["VOLUME"],),
         exposed_ports=(said["EXPOSE"],),
         entrypoint=tuple(json.loads(said["ENTRYPOINT"])),
     )
-    image = Image(reference="drop", digest=DIGEST, config=config, size_bytes=1)
     found = lint(Subject(image=image, tree=ImageTree([root]), has_stop_signal="STOPSIGNAL" in said))
     assert [finding for finding in found if finding.rule != "volume-path"] == []  # packages and folders are not here
 
@@ -234,7 +236,7 @@ async def test_the_guides_dependant_fits_its_first_image(tmp_path: Path) -> None
     request = ResolveRequest(namespace="default", bundle="app", contract=image_contract(own), targets=by_name)
     resolution = await resolve(request, expand=expander([BuiltinMacros()]))
     profile = Profile.of(resolution, service="app", image=DIGEST)
-    image = Image(reference="app", digest=DIGEST, config=ImageConfig(labels=own), size_bytes=1)
+    image = labelled_image("app", own)
     desired = DesiredBundle(namespace="default", name="app", service="app")
     made = plan(desired, profile, image_contract(own), image, Inventory(targets=by_name))
     (step,) = made.bindings
@@ -333,6 +335,12 @@ def test_contracts_and_suites_are_documented() -> None:
         assert contract in str(getattr(importlib.import_module(module), suite).__orig_bases__)
 
 
+def test_versions_of_contracts_are_documented() -> None:
+    text = section(read("docs/plugins.md"), "Versions of contracts")
+    assert {name: version for name, version, _ in rows(text)} == CONTRACTS
+    assert all(contract_of(hook) == name for name, _, hook in rows(text) if hook.startswith("nanocloud_"))
+
+
 @pytest.fixture
 def example_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PluginHost:
     """The plugin of the guide, as it is when installed."""
@@ -408,7 +416,7 @@ def test_variables_are_documented() -> None:
         assert (str(found) if isinstance(found, Path) else found) == value, variable
     sources = [*CORE.rglob("*.py"), *(ROOT / "plugins").glob("*/src/**/*.py")]
     read_anywhere = {name for file in sources for name in re.findall(r"\bNANOCLOUD_[A-Z_]*[A-Z]", file.read_text())}
-    assert read_anywhere - {"NANOCLOUD_CONTRACT"} <= {*described, *re.findall(r"^\| `(\w+)`", page, re.MULTILINE)}
+    assert read_anywhere - {STATEMENT} <= {*described, *re.findall(r"^\| `(\w+)`", page, re.MULTILINE)}
 
 
 def test_example_configuration_is_valid(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import ssl
@@ -29,7 +28,7 @@ from nanocloud.node import Node, open_node, run_node, serve_until_signal
 from nanocloud.plugins import PluginHost
 from nanocloud.providers.image import ImageConfig
 from nanocloud.testkit import FakeImages, FakeNetwork, FakeRuntime, FakeVolume
-from nanocloud.testkit.planning import MARIADB
+from nanocloud.testkit.planning import MARIADB, labels_of
 
 BUNDLES = "/apis/nanocloud.io/v1/namespaces/default/bundles"
 
@@ -44,13 +43,10 @@ def config(tmp_path: Path) -> NodeConfig:
 class Fakes:
     """The providers of a whole node, as one plugin."""
 
-    NANOCLOUD_CONTRACT = "1"
-
     def __init__(self, folder: Path) -> None:
         self.runtime, self.network, self.images = FakeRuntime(), FakeNetwork(), FakeImages()
         self.volume = FakeVolume(folder / "volumes")
-        labels = {"io.nanocloud.options": json.dumps(MARIADB)}
-        self.images.add("mariadb", ImageConfig(entrypoint=("mariadbd",), labels=labels))
+        self.images.add("mariadb", ImageConfig(entrypoint=("mariadbd",), labels=labels_of(MARIADB)))
 
     def module(self) -> ModuleType:
         module = ModuleType("fakes")
@@ -61,7 +57,7 @@ class Fakes:
                 return [provider]
 
             setattr(module, f"nanocloud_{role}_providers", hookimpl(_without_arguments(offer)))
-        module.NANOCLOUD_CONTRACT = "1"  # type: ignore[attr-defined]
+        module.NANOCLOUD_CONTRACTS = dict.fromkeys((*offers, "extension"), "1.0")  # type: ignore[attr-defined]
         return module
 
 

@@ -37,7 +37,7 @@ PREAMBLE = """\
 from nanocloud import hookimpl
 from nanocloud.testkit import FakeRuntime
 
-NANOCLOUD_CONTRACT = "1"
+NANOCLOUD_CONTRACTS = {"storage": "1.0", "runtime": "1.0"}
 
 
 class Runtime(FakeRuntime):
@@ -118,7 +118,8 @@ def test_an_installed_plugin_is_found_on_the_path_without_being_named_anywhere(s
     site.install("acme-fast", "acme-fast", runtime("fast"))
     host = PluginHost()
     (info,) = [info for info in host.plugins if info.name == "acme-fast"]
-    assert (info.distribution, info.version, info.contract) == ("acme-fast", "1.2.3", "1")
+    assert (info.distribution, info.version) == ("acme-fast", "1.2.3")
+    assert info.contracts == {"storage": "1.0", "runtime": "1.0"}
     assert (info.state, info.hooks, info.reason) == (PluginState.ACTIVE, ("nanocloud_runtime_providers",), "")
     assert "fast" in host.named("nanocloud_runtime_providers", RuntimeProvider, config=CONFIG)
 
@@ -179,8 +180,17 @@ def test_metadata_that_says_nothing_takes_nothing_down(site: Site) -> None:
         ("import no_such_module", PluginState.BROKEN, "import failed: ModuleNotFoundError: No module named"),
         ("raise SystemExit(3)", PluginState.BROKEN, "import failed: SystemExit: 3"),
         ("1 / 0", PluginState.BROKEN, "import failed: ZeroDivisionError: division by zero"),
-        ("NANOCLOUD_CONTRACT = '2'", PluginState.INCOMPATIBLE, "built for contract 2; this node speaks contract 1"),
-        ("del NANOCLOUD_CONTRACT", PluginState.INCOMPATIBLE, "built for contract none stated; this node speaks"),
+        (
+            "NANOCLOUD_CONTRACTS = {'runtime': '2.0'}",
+            PluginState.INCOMPATIBLE,
+            "built for runtime contract 2.0; this node speaks 1.0",
+        ),
+        ("del NANOCLOUD_CONTRACTS", PluginState.INCOMPATIBLE, "states no NANOCLOUD_CONTRACTS"),
+        (
+            "@hookimpl\ndef nanocloud_volume_providers(config): return []",
+            PluginState.INCOMPATIBLE,
+            "implements nanocloud_volume_providers but states no volume contract; this node speaks 1.0",
+        ),
         (
             "@hookimpl\ndef nanocloud_teleport_providers(config): return []",
             PluginState.BROKEN,
@@ -210,6 +220,15 @@ def test_a_plugin_that_cannot_be_used_is_told_with_its_reason(
     assert (bad.distribution, bad.version, bad.hooks) == ("acme-bad", "1.2.3", ())
     assert good.state is PluginState.ACTIVE
     assert select(host).name == "fast"
+
+
+def test_the_refusal_of_another_version_is_told_where_the_provider_is_needed(site: Site) -> None:
+    site.install("acme-runc", "runtime-runc", "NANOCLOUD_CONTRACTS = {'runtime': '2.0'}\n" + dedent(runtime("runc")))
+    message, _ = refusal(site.host(), NodeConfig(runtime="runc"))
+    assert message == (
+        "node.runtime is 'runc', which no plugin offers [runtime-runc (acme-runc) is incompatible: "
+        "built for runtime contract 2.0; this node speaks 1.0]"
+    )
 
 
 def test_a_hook_of_a_newer_node_may_be_marked_as_optional(site: Site) -> None:

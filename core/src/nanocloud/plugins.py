@@ -15,11 +15,11 @@ import attrs
 import pluggy
 
 from nanocloud import __version__, hookspecs
+from nanocloud.contracts import STATEMENT, IncompatibleError, check_hooks, check_versions, read_statement
 from nanocloud.errors import PluginError
-from nanocloud.providers import CONTRACT_VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from types import ModuleType
 
     from nanocloud.config import NodeConfig
@@ -44,8 +44,8 @@ class PluginInfo:
     name: str
     distribution: str
     version: str
-    contract: str = "-"
-    """Contract version that the plugin states."""
+    contracts: Mapping[str, str] = attrs.field(factory=dict)
+    """The version of each contract that it states it was built for."""
     hooks: tuple[str, ...] = ()
     state: PluginState = PluginState.ACTIVE
     reason: str = ""
@@ -135,23 +135,25 @@ class PluginHost:
                 self._adopt(name, module, info.distribution, info.version)
 
     def _adopt(self, name: str, module: ModuleType, distribution: str, release: str) -> None:
-        contract = str(getattr(module, "NANOCLOUD_CONTRACT", "none stated"))
-        info = PluginInfo(name=name, distribution=distribution, version=release, contract=contract)
-        if contract != CONTRACT_VERSION:
-            reason = f"built for contract {contract}; this node speaks contract {CONTRACT_VERSION}"
-            self._infos[name] = attrs.evolve(info, state=PluginState.INCOMPATIBLE, reason=reason)
-            return
+        info = PluginInfo(name=name, distribution=distribution, version=release)
         try:
-            self._manager.register(module, name=name)
-            callers = self._manager.get_hookcallers(module) or []
-            _check_hooks(callers, module)
-            hooks = [caller.name for caller in callers if caller.has_spec()]
+            info = attrs.evolve(info, contracts=read_statement(getattr(module, STATEMENT, None)))
+            check_versions(info.contracts)
+            hooks = self._register(name, module)
+            check_hooks(info.contracts, hooks)
+            self._infos[name] = attrs.evolve(info, hooks=hooks)
         except Exception as exc:
             if self._manager.has_plugin(name):
                 self._manager.unregister(name=name)
-            self._infos[name] = attrs.evolve(info, state=PluginState.BROKEN, reason=str(exc))
-        else:
-            self._infos[name] = attrs.evolve(info, hooks=tuple(sorted(hooks)))
+            state = PluginState.INCOMPATIBLE if isinstance(exc, IncompatibleError) else PluginState.BROKEN
+            self._infos[name] = attrs.evolve(info, state=state, reason=str(exc))
+
+    def _register(self, name: str, module: ModuleType) -> tuple[str, ...]:
+        """The hooks of this node that the module implements, from now on in use."""
+        self._manager.register(module, name=name)
+        callers = self._manager.get_hookcallers(module) or []
+        _check_hooks(callers, module)
+        return tuple(sorted(caller.name for caller in callers if caller.has_spec()))
 
     def call(self, hook: str, **arguments: Any) -> Iterator[Offer]:
         """Every element that the plugins answer to ``hook``, with its owner; a plugin that raises becomes broken."""

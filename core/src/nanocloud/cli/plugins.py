@@ -42,7 +42,7 @@ def command_groups() -> dict[str, CommandGroup]:
 def list_plugins(
     output: Annotated[str, typer.Option("--output", "-o", help="table or json.")] = "table",
 ) -> None:
-    """Every plugin: distribution, version, contract, state, hooks."""
+    """Every plugin: distribution, version, state, contracts, hooks."""
     from nanocloud.config import load
     from nanocloud.output import dump, table
     from nanocloud.plugins import ROLES, PluginConflictError
@@ -58,7 +58,7 @@ def list_plugins(
             "name": info.name,
             "distribution": info.distribution,
             "version": info.version,
-            "contract": info.contract,
+            "contracts": dict(info.contracts),
             "state": info.state.value,
             "hooks": list(info.hooks),
             "reason": info.reason,
@@ -68,11 +68,12 @@ def list_plugins(
     if output == "json":
         typer.echo(dump(rows, "json"))
         return
-    headers = ("NAME", "DISTRIBUTION", "VERSION", "CONTRACT", "STATE", "HOOKS")
+    headers = ("NAME", "DISTRIBUTION", "VERSION", "STATE", "CONTRACTS", "HOOKS")
+    contracts = [", ".join(f"{name} {version}" for name, version in row["contracts"].items()) or "-" for row in rows]
     hooks = [", ".join(hook.removeprefix("nanocloud_") for hook in row["hooks"]) or row["reason"] for row in rows]
     cells = [
-        (row["name"], row["distribution"], row["version"], row["contract"], row["state"], shown)
-        for row, shown in zip(rows, hooks, strict=True)
+        (row["name"], row["distribution"], row["version"], row["state"], stated, shown)
+        for row, stated, shown in zip(rows, contracts, hooks, strict=True)
     ]
     typer.echo(table(headers, cells))
 
