@@ -26,7 +26,10 @@ async def keyspace(tmp_path: Path) -> AsyncIterator[Keyspace]:
 
 
 async def scrape(keyspace: Keyspace, plugins: Iterable[Metric] = ()) -> dict[str, Metric]:
-    app = Starlette(routes=[metrics.route(keyspace, lambda: plugins)])
+    async def of_plugins() -> bytes:
+        return metrics.render(plugins)
+
+    app = Starlette(routes=[metrics.route(keyspace, of_plugins)])
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://node") as client:
         answer = await client.get("/metrics")
     assert answer.headers["content-type"] == metrics.CONTENT_TYPE
