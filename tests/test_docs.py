@@ -409,6 +409,7 @@ def test_variables_are_documented() -> None:
         "require_client_certificate": ("true", True),
         "keep_unused_images_seconds": ("60", 60),
         "disable_plugins": ("a, b", ("a", "b")),
+        "allow_plugins": ("a, b", ("a", "b")),
     }
     for variable, field in described.items():
         text, value = samples.get(field, ("/some/where", "/some/where"))
@@ -419,10 +420,12 @@ def test_variables_are_documented() -> None:
     assert read_anywhere - {STATEMENT} <= {*described, *re.findall(r"^\| `(\w+)`", page, re.MULTILINE)}
 
 
-def test_example_configuration_is_valid(tmp_path: Path) -> None:
+@pytest.mark.parametrize("title", ["/etc/nanocloud/config.toml", "only what this node needs"])
+def test_example_configuration_is_valid(tmp_path: Path, title: str) -> None:
     file = tmp_path / "config.toml"
-    file.write_text(blocks(read("docs/configuration.md"))["/etc/nanocloud/config.toml"])
+    file.write_text(blocks(read("docs/configuration.md"))[title])
     config = load({"NANOCLOUD_CONFIG": str(file)})
+    assert {*(config.allow_plugins or ())} <= {path.name for path in (ROOT / "plugins").iterdir()}
     for name in config.sections:
         config.section(name, PLUGIN_SECTIONS[f"[{name}]"])
 

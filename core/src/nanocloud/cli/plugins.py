@@ -32,10 +32,9 @@ def _host() -> PluginHost:
 def command_groups() -> dict[str, CommandGroup]:
     """Command groups of the installed plugins by name; core itself brings none."""
     from nanocloud.config import load
-    from nanocloud.plugins import PluginHost
+    from nanocloud.plugins import commands
 
-    host = PluginHost(disabled=load().disable_plugins)
-    return {name: offer.value for name, offer in host.named("nanocloud_commands").items()}
+    return commands.command_groups(load())
 
 
 @app.command("list")
