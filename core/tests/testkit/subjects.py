@@ -11,13 +11,24 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pytest
 
 from nanocloud.errors import ImageError, UnavailableError
-from nanocloud.testkit import FakeBinding, FakeExec, FakeImages, FakeNetwork, FakeProgram, FakeRuntime, FakeVolume
+from nanocloud.testkit import (
+    FakeBinding,
+    FakeDisk,
+    FakeExec,
+    FakeImages,
+    FakeNetwork,
+    FakeProgram,
+    FakeRuntime,
+    FakeStorage,
+    FakeVolume,
+)
 from nanocloud.testkit.images import layer_digest
 from nanocloud.testkit.suites import (
     BindingProviderSuite,
     ImageProviderSuite,
     NetworkProviderSuite,
     RuntimeProviderSuite,
+    StorageProviderSuite,
     VolumeProviderSuite,
     binding,
     image,
@@ -32,6 +43,7 @@ if TYPE_CHECKING:
     from nanocloud.providers.binding import BindingCall, BindingProvider
     from nanocloud.providers.image import Digest
     from nanocloud.providers.runtime import ContainerSpec
+    from nanocloud.providers.storage import StorageProvider
     from nanocloud.testkit.suites.binding import Target
 
 PROGRAMS = {
@@ -107,6 +119,21 @@ class FakeSource(ImageSource):
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_bytes(content)
         return folder
+
+
+class StorageSubject(StorageProviderSuite):
+    in_memory = True
+    virtual_time = True
+    fake: ClassVar[type[FakeStorage]] = FakeStorage
+
+    @pytest.fixture
+    def make_provider(self) -> Callable[[], FakeStorage]:
+        disk = FakeDisk()
+        return lambda: self.fake(disk, sync_seconds=0.005)
+
+    def crash(self, provider: StorageProvider) -> None:
+        assert isinstance(provider, FakeStorage)
+        provider.disk.crash()
 
 
 class RuntimeSubject(RuntimeProviderSuite):

@@ -7,7 +7,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))  # the module beside this one
 
-from subjects import BindingSubject, ImageSubject, NetworkSubject, RuntimeSubject, VolumeSubject
+from subjects import BindingSubject, ImageSubject, NetworkSubject, RuntimeSubject, StorageSubject, VolumeSubject
+
+
+class TestFakeStorage(StorageSubject):
+    pass
 
 
 class TestFakeRuntime(RuntimeSubject):

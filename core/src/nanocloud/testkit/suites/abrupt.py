@@ -66,23 +66,36 @@ async def killed(
 
 
 async def left(
-    make_provider: Callable[[], P], work: Callable[[P, Callable[[str], None]], Awaitable[None]], *, after: int = 0
+    make_provider: Callable[[], P],
+    work: Callable[[P, Callable[[str], None]], Awaitable[None]],
+    *,
+    after: int = 0,
+    crash: Callable[[P], None],
 ) -> list[str]:
-    """As ``killed``, for a provider in memory, which would go with its process: it is left where it stands.
+    """As ``killed``, for a provider in memory, which would go with its process: ``crash`` says what it loses.
 
-    From the line ``after`` on, whatever waits is cancelled, the closing of the provider too.
+    Then whatever waits is cancelled, the closing of the provider too. What the dead provider raises is nobody's.
     """
     lines: list[str] = []
-    with trio.CancelScope() as scope:
+    scope = trio.CancelScope()
+    try:
+        with scope:
+            async with make_provider() as provider:
 
-        def tell(line: str) -> None:
-            lines.append(line)
-            if len(lines) == after:
-                scope.cancel()
+                def tell(line: str) -> None:
+                    lines.append(line)
+                    if len(lines) == after:
+                        end()
 
-        async with make_provider() as provider:
-            await work(provider, tell)
-            scope.cancel()
+                def end() -> None:
+                    crash(provider)
+                    scope.cancel()
+
+                await work(provider, tell)
+                end()
+    except Exception:
+        if not scope.cancel_called:
+            raise
     return lines
 
 

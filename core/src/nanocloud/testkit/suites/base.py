@@ -29,7 +29,7 @@ class ProviderSuite(Generic[P]):
     contract: ClassVar[str]
     """The module below ``nanocloud.providers``."""
     in_memory: ClassVar[bool] = False
-    """True for a fake that would be gone with its process. It is not killed, but left without being closed."""
+    """True for a fake that would be gone with its process. It is not killed: ``crash`` is called, and it is left."""
     virtual_time: ClassVar[bool] = False
     """True where nothing but trio's clock is waited for: hours of waiting take no time."""
 
@@ -67,8 +67,12 @@ class ProviderSuite(Generic[P]):
         after: int = 0,
     ) -> list[str]:
         """Let a provider do ``work`` and come to a sudden end: its process is killed. See ``suites.abrupt``."""
-        end = abrupt.left if self.in_memory else abrupt.killed
-        return await end(make_provider, work, after=after)
+        if self.in_memory:
+            return await abrupt.left(make_provider, work, after=after, crash=self.crash)
+        return await abrupt.killed(make_provider, work, after=after)
+
+    def crash(self, provider: P) -> None:
+        """What a sudden end takes from a provider in memory: nothing, unless a subclass knows better."""
 
     async def test_name_is_an_rfc_1123_label(self, make_provider: Callable[[], P]) -> None:
         """How the configuration selects this provider; unique within its contract, RFC 1123 label."""
