@@ -34,7 +34,7 @@ from nanocloud.testkit.suites import (
     image,
     inside,
 )
-from nanocloud.testkit.suites import runtime as words
+from nanocloud.testkit.suites import containers as words
 from nanocloud.testkit.suites.layout import ImageSource, Published
 
 if TYPE_CHECKING:
