@@ -459,6 +459,22 @@ def test_commands_and_their_options_are_documented() -> None:
         assert words == options_of(command) - help_and_completion, name
 
 
+def test_what_a_command_shows_in_the_guide_is_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config.toml").touch()
+    monkeypatch.setenv("NANOCLOUD_CONFIG", str(tmp_path / "config.toml"))
+    shown = re.findall(r"^```console\n\$ (nanocloud plugin .+)\n((?:.*\n)+?)```", read("docs/cli.md"), re.MULTILINE)
+    assert shown
+    for command, text in shown:
+        done = subprocess.run(
+            [Path(sys.executable).parent / command.split()[0], *command.split()[1:]],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        assert done.stdout == text
+
+
 # ---- API -------------------------------------------------------------------------------------------------------------
 
 

@@ -103,7 +103,9 @@ class PluginHost:
         self._tables: dict[tuple[str, type | None], tuple[dict[str, Any], dict[str, Offer]]] = {}
         self._patience = patience_seconds
         if builtin is not None:
-            self._infos[CORE] = PluginInfo(name=CORE, distribution="nanocloud", version=__version__)
+            self._infos[CORE] = PluginInfo(
+                name=CORE, distribution="nanocloud", version=__version__, summary="What core itself offers."
+            )
             self._adopt(CORE, builtin)
         found = by_name(entry_points(group=GROUP) if installed is None else installed)
         self._notes = tuple(odd_choices(found, allowed=allowed or (), disabled=disabled))
