@@ -29,10 +29,10 @@ class Start:
 
     bodies: Mapping[str, str] = attrs.field(factory=dict)
     """Of methods that work from the start, by name."""
-    keeps_files: bool = True
-    """Whether a provider is given a folder."""
+    folders: tuple[str, ...] = ("state_dir",)
+    """Which of the node's folders a provider gets one of its own in."""
     prepare: str = ""
-    """Body of ``__init__`` where there is no folder."""
+    """Body of ``__init__`` where there are no folders."""
     imports: tuple[tuple[str, str], ...] = ()
     """(module, name) that bodies need."""
     tests: str = ""
@@ -41,7 +41,7 @@ class Start:
 
 
 _MACRO = Start(
-    keeps_files=False,
+    folders=(),
     imports=(("nanocloud.errors", "InvalidError"),),
     bodies={
         "macros": 'return ("$macro",)',
@@ -56,13 +56,15 @@ mistakes = ("$macro", "$macro two words")""",
 )
 
 _BINDING = Start(
-    keeps_files=False,
+    folders=(),
     imports=(("nanocloud.bindings", "ExecBinding"),),
     prepare="self._exec = ExecBinding()  # core's own; change here what is to be different",
     bodies={"run": "return await self._exec.run(call)"},
 )
 
+_BOTH = ("state_dir", "run_dir")
 _RUNTIME = Start(
+    folders=_BOTH,
     test_imports=(("shutil", ""), ("pathlib", "Path")),
     tests="""\
 @pytest.fixture
@@ -80,7 +82,7 @@ def layers(self, tmp_path: Path) -> tuple[Path, ...]:
 """,
 )
 
-_STARTS = {"macro": _MACRO, "binding": _BINDING, "runtime": _RUNTIME}
+_STARTS = {"macro": _MACRO, "binding": _BINDING, "runtime": _RUNTIME, "network": Start(folders=_BOTH)}
 
 
 @attrs.frozen

@@ -132,7 +132,8 @@ def _readme(names: PluginName, contracts: Sequence[Contract]) -> str:
         name=names.name,
         offer=_offer(contracts),
         modules="\n".join(
-            f"- `src/{names.package}/{_module(contract, contracts)}.py`: {contract.summary}" for contract in contracts
+            f"- `src/{names.package}/{_module(contract, contracts)}.py`: {contract.summary.replace('``', '`')}"
+            for contract in contracts
         ),
         choosing=choosing.rstrip("\n"),
     )
@@ -145,9 +146,11 @@ def _plugin(names: PluginName, contracts: Sequence[Contract]) -> str:
         made = names.class_of(contract.name)
         wanted.add((f"{names.package}.{_module(contract, contracts)}", made))
         config, argument = "", ""
-        if contract.start.keeps_files:
+        if contract.start.folders:
             wanted.add(("nanocloud.config", "NodeConfig"))
-            config, argument = "config: NodeConfig", f'config.state_dir / "{names.name}" / "{contract.name}"'
+            own = f'"{names.name}"' if len(contracts) == 1 else f'"{names.name}" / "{contract.name}"'
+            config = "config: NodeConfig"
+            argument = ", ".join(f"{folder}=config.{folder} / {own}" for folder in contract.start.folders)
         hooks.append(f"@hookimpl\ndef {contract.hook}({config}) -> list[{made}]:\n    return [{made}({argument})]\n")
     versions = [f'"{contract.name}": "{contract.version}"' for contract in contracts]
     return _template(
@@ -171,11 +174,12 @@ def _tests(names: PluginName, contracts: Sequence[Contract]) -> str:
             ("nanocloud.testkit.suites", contract.suite),
             (f"{names.package}.{_module(contract, contracts)}", made),
             *start.test_imports,
-            *([("pathlib", "Path")] if start.keeps_files else []),
+            *([("pathlib", "Path")] if start.folders else []),
         }
         folder, build = "", made
-        if start.keeps_files:
-            folder, build = ", tmp_path: Path", f'lambda: {made}(tmp_path / "{contract.name}")'
+        if start.folders:
+            arguments = ", ".join(f'{name}=tmp_path / "{name}"' for name in start.folders)
+            folder, build = ", tmp_path: Path", f"lambda: {made}({arguments})"
         extra = Template(start.tests).substitute(macro=names.macro).rstrip()
         classes.append(
             _template(

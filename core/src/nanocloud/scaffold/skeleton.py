@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 WIDTH = 120
 _INDENT = " " * 4
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s")
+_FOLDERS = {"state_dir": "``state_dir`` survives a reboot", "run_dir": "``run_dir`` does not"}
 _LIFESPAN_IMPORTS = {("collections.abc", "AsyncIterator"), ("contextlib", "asynccontextmanager")}
 
 
@@ -56,7 +57,7 @@ def members(contract: type[Provider]) -> Iterator[Member]:
     """The abstract members, those of Provider first, then in the order in which the contract has them."""
     for owner in reversed(contract.__mro__):
         for name, value in vars(owner).items():
-            if getattr(value, "__isabstractmethod__", False):
+            if name in contract.__abstractmethods__ and getattr(value, "__isabstractmethod__", False):
                 is_property = isinstance(value, property)
                 yield Member(name, value.fget if is_property else value, is_property, owner)
 
@@ -67,7 +68,7 @@ def provider_module(contract: Contract, names: PluginName) -> str:
     start = contract.start
     wanted = {pair for member in found if member.name not in ("name", "lifespan") for pair in _imports_of(member)}
     wanted |= {*_LIFESPAN_IMPORTS, *start.imports, (contract.module.__name__, contract.provider.__name__)}
-    if start.keeps_files:
+    if start.folders:
         wanted.add(("pathlib", "Path"))
     parts = [
         f'"""The {contract.name} provider: {contract.summary}"""',
@@ -105,11 +106,11 @@ def _import_from(module: str, names: set[str]) -> Iterator[str]:
 
 def _constructor(contract: Contract, names: PluginName) -> list[str]:
     start = contract.start
-    if start.keeps_files:
-        said = (
-            '"""``folder`` is for what outlives the node; it need not exist, and is not touched before ``lifespan``."""'
-        )
-        return [f"def __init__(self, folder: Path) -> None:\n{_INDENT}{said}\n{_INDENT}self._folder = folder"]
+    if start.folders:
+        head = f"def __init__(self, *, {', '.join(f'{folder}: Path' for folder in start.folders)}) -> None:"
+        uses = ", ".join(_FOLDERS[folder] for folder in start.folders)
+        said = f'{_INDENT}"""{uses}. Nothing is touched before ``lifespan``."""'
+        return ["\n".join([head, said, *(f"{_INDENT}self._{folder} = {folder}" for folder in start.folders)])]
     if start.prepare:
         return [f"def __init__(self) -> None:\n{_INDENT}{_filled(start.prepare, names)}"]
     return []
