@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import ssl
@@ -29,7 +28,7 @@ from nanocloud.node import Node, open_node, run_node, serve_until_signal
 from nanocloud.plugins import PluginHost, PluginState
 from nanocloud.providers.image import ImageConfig
 from nanocloud.testkit import FakeImages, FakeNetwork, FakeRuntime, FakeVolume
-from nanocloud.testkit.planning import MARIADB
+from nanocloud.testkit.planning import MARIADB, labels_of
 
 BUNDLES = "/apis/nanocloud.io/v1/namespaces/default/bundles"
 
@@ -47,8 +46,7 @@ class Fakes:
     def __init__(self, folder: Path) -> None:
         self.runtime, self.network, self.images = FakeRuntime(), FakeNetwork(), FakeImages()
         self.volume = FakeVolume(folder / "volumes")
-        labels = {"io.nanocloud.options": json.dumps(MARIADB)}
-        self.images.add("mariadb", ImageConfig(entrypoint=("mariadbd",), labels=labels))
+        self.images.add("mariadb", ImageConfig(entrypoint=("mariadbd",), labels=labels_of(MARIADB)))
 
     def module(self) -> ModuleType:
         module = ModuleType("fakes")

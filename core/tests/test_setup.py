@@ -17,12 +17,11 @@ from nanocloud.identity.authority import new_request
 from nanocloud.identity.tokens import Grant, TokenStore
 from nanocloud.keyspace import Keyspace
 from nanocloud.plugins import PluginHost
-from nanocloud.providers.network import SandboxId, SandboxNetworkSpec
-from nanocloud.providers.runtime import ContainerId, ContainerSpec
 from nanocloud.providers.volume import VolumeId, VolumeSpec
 from nanocloud.setup import redeem_locally, set_up, take_off
 from nanocloud.storage import SqliteStorage
 from nanocloud.testkit import FakeNetwork, FakeRuntime, FakeVolume
+from nanocloud.testkit.specs import container_spec, sandbox_spec
 
 
 @pytest.fixture
@@ -135,9 +134,9 @@ async def test_core_alone_says_every_plugin_that_is_missing(config: NodeConfig, 
 
 async def test_reset_takes_every_trace_off(config: NodeConfig, providers: dict[str, Any], tmp_path: Path) -> None:
     await set_up(config)
-    spec = ContainerSpec(id=ContainerId("c"), layers=(), argv=("x",), log_path=tmp_path / "log")
+    spec = container_spec("c", tmp_path)
     await providers["runtime"].create(spec)
-    await providers["network"].attach(SandboxNetworkSpec(sandbox=SandboxId("s"), owner="a/b"))
+    await providers["network"].attach(sandbox_spec("s"))
     async with providers["volume"]:
         await providers["volume"].create(VolumeSpec(id=VolumeId("v"), size_bytes=1))
     told: list[str] = []

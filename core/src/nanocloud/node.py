@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import signal
 import ssl
-import time
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ import trio
 from starlette.routing import BaseRoute
 
 from nanocloud import __version__, builtin
+from nanocloud.ambient import wall_clock
 from nanocloud.apiserver.app import build_app
 from nanocloud.apiserver.catalogue import Catalogue
 from nanocloud.apiserver.context import ApiContext
@@ -140,7 +140,7 @@ async def open_node(config: NodeConfig, host: PluginHost) -> AsyncIterator[Node]
                 volume=await _enter(stack, host.select("volume", VolumeProvider, config)),
                 binding=binding,
                 logs=private_folder(config.state_dir / "logs"),
-                clock=time.time,
+                clock=wall_clock,
             )
         yield Node(
             config=config,
