@@ -86,6 +86,16 @@ def test_python_of_a_page_runs(page: str, tmp_path: Path) -> None:
         assert " passed" in done.stdout
 
 
+@pytest.mark.parametrize("page", sorted({block.page for block in of("python")}))
+def test_python_of_a_page_is_written_as_ours_is(page: str, tmp_path: Path) -> None:
+    write_files(ROOT / page, tmp_path)
+    ours = 'lint.isort.known-first-party = ["nanocloud", "nanocloud_*"]'
+    (tmp_path / "ruff.toml").write_text(f'extend = "{ROOT / "pyproject.toml"}"\nsrc = [".", "src"]\n{ours}\n')
+    for command in (["check", "--extend-ignore", "S"], ["format", "--check"]):
+        done = run(["-m", "ruff", *command, "--no-cache", "."], tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
 def run(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": f"{folder}:{folder / 'src'}", "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(
