@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,11 +21,64 @@ PLUGINS = sorted(path.name for path in (ROOT / "plugins").iterdir() if (path / "
 pytestmark = pytest.mark.skipif(UV is None, reason="needs uv")
 
 
-def test_core_alone_is_a_working_command(tmp_path: Path) -> None:
+SERVE = """
+import trio
+from nanocloud.config import load
+from nanocloud.identity.assets import SecureAssets
+from nanocloud.node import serve_until_signal
+from nanocloud.observability.logs import configure
+
+configure("text")
+config = load()
+SecureAssets(config.secure_assets).prepare()
+trio.run(serve_until_signal, config)
+"""
+
+
+@contextmanager
+def serving(nanocloud: Path, environment: dict[str, str], folder: Path) -> Iterator[None]:
+    """The environment's server, as ``nanocloud server`` runs it for root."""
+    command = [str(nanocloud.with_name("python")), "-c", SERVE]
+    with subprocess.Popen(command, env=environment, cwd=folder, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        try:
+            lines = []
+            while "nanocloud is serving" not in (lines or [""])[-1]:
+                line = server.stderr.readline()
+                assert line, "".join(lines)
+                lines.append(line)
+            yield
+        finally:
+            server.terminate()
+
+
+def test_core_alone_is_a_working_command_and_a_working_server(tmp_path: Path) -> None:
     nanocloud = installed(tmp_path / "venv", "core")
     assert plugins(nanocloud, tmp_path) == {"core": "active"}
     said = subprocess.run([nanocloud, "--help"], check=True, capture_output=True, text=True).stdout
     assert "install" in said
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "NANOCLOUD_LISTEN": listen,
+        "NANOCLOUD_STATE_DIR": str(tmp_path / "state"),
+        "NANOCLOUD_RUN_DIR": str(tmp_path / "run"),
+    }
+
+    def cli(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [nanocloud, *words], env=environment, cwd=tmp_path, check=False, capture_output=True, text=True
+        )
+
+    (tmp_path / "state").mkdir(mode=0o700)
+    with serving(nanocloud, environment, tmp_path):
+        assert "no services" in cli("status").stdout
+        refused = cli("install", "nginx")
+        assert refused.returncode == 1
+        assert refused.stderr.startswith("error: no runtime provider is installed")
+        assert "pip install nanocloud-runtime-crun" in refused.stderr
 
 
 @pytest.mark.parametrize("plugin", PLUGINS)
