@@ -145,19 +145,27 @@ def _plugin(names: PluginName, contracts: Sequence[Contract]) -> str:
     for contract in contracts:
         made = names.class_of(contract.name)
         wanted.add((f"{names.package}.{_module(contract, contracts)}", made))
-        config, argument = "", ""
+        config, built = "", f"{made}()"
         if contract.start.folders:
             wanted.add(("nanocloud.config", "NodeConfig"))
             own = f'"{names.name}"' if len(contracts) == 1 else f'"{names.name}" / "{contract.name}"'
             config = "config: NodeConfig"
-            argument = ", ".join(f"{folder}=config.{folder} / {own}" for folder in contract.start.folders)
-        hooks.append(f"@hookimpl\ndef {contract.hook}({config}) -> list[{made}]:\n    return [{made}({argument})]\n")
+            arguments = [f"{folder}=config.{folder} / {own}" for folder in contract.start.folders]
+            built = f"{made}({arguments[0]})" if len(arguments) == 1 else _exploded(made, arguments)
+        hooks.append(f"@hookimpl\ndef {contract.hook}({config}) -> list[{made}]:\n    return [{built}]\n")
     versions = [f'"{contract.name}": "{contract.version}"' for contract in contracts]
     return _template(
         "plugin.py",
         imports=import_lines(wanted),
         versions="{" + ", ".join(versions) + "}" if len(versions) < 4 else "{\n" + _rows(versions) + "}",
         hooks="\n\n".join(hooks).rstrip(),
+    )
+
+
+def _exploded(called: str, arguments: Sequence[str]) -> str:
+    """A call within brackets, an argument a line."""
+    return (
+        f"\n        {called}(\n" + "".join(f"            {argument},\n" for argument in arguments) + "        )\n    "
     )
 
 
