@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # the module beside this one
 
 from documents import PAGES, ROOT, Block, blocks_of, write_files
 
-from nanocloud.cli.main import app
+from nanocloud.cli.app import app
 from nanocloud.config import load
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
@@ -34,7 +34,7 @@ HELD = {
     ("docs/images.md", "dry run"): "tests/test_docs.py",
 }
 """Blocks of other languages, and the tests that use them."""
-PACKAGES: dict[str, str] = {"docs/plugins.md": "tests/test_packaging.py"}
+PACKAGES = {"docs/plugins.md": "tests/test_packaging.py", "docs/write-a-runtime.md": "tests/test_write_a_runtime.py"}
 """Pages whose Python is also installed as a package, and the tests that do it."""
 INSTRUCTIONS = {"FROM", "RUN", "COPY", "USER", "VOLUME", "EXPOSE", "ENTRYPOINT", "STOPSIGNAL", "ENV", "ARG", "LABEL"}
 
