@@ -409,6 +409,7 @@ def test_variables_are_documented() -> None:
         "require_client_certificate": ("true", True),
         "keep_unused_images_seconds": ("60", 60),
         "disable_plugins": ("a, b", ("a", "b")),
+        "allow_plugins": ("a, b", ("a", "b")),
     }
     for variable, field in described.items():
         text, value = samples.get(field, ("/some/where", "/some/where"))
@@ -419,10 +420,12 @@ def test_variables_are_documented() -> None:
     assert read_anywhere - {STATEMENT} <= {*described, *re.findall(r"^\| `(\w+)`", page, re.MULTILINE)}
 
 
-def test_example_configuration_is_valid(tmp_path: Path) -> None:
+@pytest.mark.parametrize("title", ["/etc/nanocloud/config.toml", "only what this node needs"])
+def test_example_configuration_is_valid(tmp_path: Path, title: str) -> None:
     file = tmp_path / "config.toml"
-    file.write_text(blocks(read("docs/configuration.md"))["/etc/nanocloud/config.toml"])
+    file.write_text(blocks(read("docs/configuration.md"))[title])
     config = load({"NANOCLOUD_CONFIG": str(file)})
+    assert {*(config.allow_plugins or ())} <= {path.name for path in (ROOT / "plugins").iterdir()}
     for name in config.sections:
         config.section(name, PLUGIN_SECTIONS[f"[{name}]"])
 
@@ -454,6 +457,22 @@ def test_commands_and_their_options_are_documented() -> None:
         words = {word for cell in table for word in re.findall(r"--?[a-z][a-z-]*", cell)}
         help_and_completion = {"--help", "-h", "--install-completion", "--show-completion"}
         assert words == options_of(command) - help_and_completion, name
+
+
+def test_what_a_command_shows_in_the_guide_is_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config.toml").touch()
+    monkeypatch.setenv("NANOCLOUD_CONFIG", str(tmp_path / "config.toml"))
+    shown = re.findall(r"^```console\n\$ (nanocloud plugin .+)\n((?:.*\n)+?)```", read("docs/cli.md"), re.MULTILINE)
+    assert shown
+    for command, text in shown:
+        done = subprocess.run(
+            [Path(sys.executable).parent / command.split()[0], *command.split()[1:]],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        assert done.stdout == text
 
 
 # ---- API -------------------------------------------------------------------------------------------------------------

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
-from itertools import count
 from pathlib import Path
 from textwrap import dedent, indent
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import attrs
 import pytest
 
 from nanocloud import builtin
@@ -20,13 +18,13 @@ from nanocloud.providers.network import NetworkProvider
 from nanocloud.providers.runtime import RuntimeProvider
 from nanocloud.providers.storage import StorageProvider
 from nanocloud.storage import SqliteStorage
+from nanocloud.testkit.plugins import PluginSite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from nanocloud.plugins import PluginInfo
 
-_numbers = count()
 CONFIG = NodeConfig()
 RUNTIME = """\
     @hookimpl
@@ -53,34 +51,12 @@ class Runtime(FakeRuntime):
 """
 
 
-@attrs.define
-class Site:
-    """A site-packages folder of the test's own."""
+class Site(PluginSite):
+    def install(self, distribution: str, entry: str, source: str, **options: str) -> str:
+        return super().install(distribution, entry, PREAMBLE + dedent(source), **options)
 
-    folder: Path
-    modules: list[str] = attrs.field(factory=list)
-
-    def install(
-        self, distribution: str, entry: str, source: str, *, version: str = "1.2.3", preamble: str = PREAMBLE
-    ) -> str:
-        """Add a distribution with one entry point ``entry``; returns the name of its module."""
-        module = f"plugin_of_the_test_{next(_numbers)}"
-        self.modules.append(module)
-        (self.folder / f"{module}.py").write_text(preamble + dedent(source))
-        metadata = self.folder / f"{distribution.replace('-', '_')}-{version}.dist-info"
-        metadata.mkdir()
-        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
-        (metadata / "entry_points.txt").write_text(f"[nanocloud]\n{entry} = {module}\n")
-        return module
-
-    def host(self, *disabled: str, core: bool = False) -> PluginHost:
-        """The plugins of this folder only."""
-        installed = [
-            entry
-            for distribution in importlib.metadata.distributions(path=[str(self.folder)])
-            for entry in distribution.entry_points.select(group="nanocloud")
-        ]
-        return PluginHost(installed=installed, disabled=disabled, builtin=builtin if core else None)
+    def host(self, *disabled: str, core: bool = False, **options: Any) -> PluginHost:
+        return super().host(disabled=disabled, builtin=builtin if core else None, **options)
 
 
 @pytest.fixture
@@ -88,8 +64,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     monkeypatch.syspath_prepend(tmp_path)
     site = Site(tmp_path)
     yield site
-    for module in site.modules:
-        sys.modules.pop(module, None)
+    site.forget()
 
 
 def only(host: PluginHost) -> PluginInfo:
@@ -160,8 +135,44 @@ def test_no_distribution_takes_the_place_of_core(site: Site) -> None:
 def test_a_disabled_plugin_is_not_even_imported(site: Site) -> None:
     module = site.install("acme", "acme", "raise SystemExit('imported')")
     info = only(site.host("acme"))
-    assert (info.state, info.reason) == (PluginState.DISABLED, "disabled by the configuration")
+    assert (info.state, info.reason) == (PluginState.DISABLED, "named in node.disable_plugins")
     assert module not in sys.modules
+
+
+def test_only_allowed_plugins_and_core_are_imported(site: Site) -> None:
+    module = site.install("acme-one", "one", "raise SystemExit('imported')")
+    site.install("acme-two", "two", runtime("small"))
+    host = site.host(core=True, allowed=["two"])
+    core, one, two = host.plugins
+    assert (one.name, one.state, one.reason) == ("one", PluginState.DISABLED, "not in node.allow_plugins")
+    assert module not in sys.modules
+    assert (core.state, two.state) == (PluginState.ACTIVE, PluginState.ACTIVE)
+    assert select(host).name == "small"
+    assert host.notes == ()
+
+
+def test_an_empty_allow_list_leaves_core(site: Site) -> None:
+    site.install("acme-one", "one", runtime("fast"))
+    host = site.host(core=True, allowed=())
+    assert [info.state for info in host.plugins] == [PluginState.ACTIVE, PluginState.DISABLED]
+    message, _ = refusal(host)
+    assert message == "no runtime provider is installed [one (acme-one) is disabled: not in node.allow_plugins]"
+
+
+def test_what_is_disabled_stays_so_where_it_is_allowed(site: Site) -> None:
+    site.install("acme-one", "one", runtime("fast"))
+    assert only(site.host("one", allowed=["one"])).reason == "named in node.disable_plugins"
+
+
+def test_names_that_mean_no_plugin_are_told_and_harm_nothing(site: Site) -> None:
+    site.install("acme-one", "one", runtime("fast"))
+    host = site.host("gone", "core", core=True, allowed=["one", "core", "acme-one"])
+    assert host.notes == (
+        "node.allow_plugins names 'acme-one', a distribution; its plugin is 'one'",
+        "node.disable_plugins names 'gone', which is not installed",
+        "node.disable_plugins names 'core', which is always loaded",
+    )
+    assert [info.state for info in host.plugins] == [PluginState.ACTIVE, PluginState.ACTIVE]
 
 
 def test_metadata_that_says_nothing_takes_nothing_down(site: Site) -> None:
@@ -177,9 +188,9 @@ def test_metadata_that_says_nothing_takes_nothing_down(site: Site) -> None:
 @pytest.mark.parametrize(
     ("source", "state", "reason"),
     [
-        ("import no_such_module", PluginState.BROKEN, "import failed: ModuleNotFoundError: No module named"),
-        ("raise SystemExit(3)", PluginState.BROKEN, "import failed: SystemExit: 3"),
-        ("1 / 0", PluginState.BROKEN, "import failed: ZeroDivisionError: division by zero"),
+        ("import no_such_module", PluginState.BROKEN, "import raised ModuleNotFoundError: No module named"),
+        ("raise SystemExit(3)", PluginState.BROKEN, "import raised SystemExit: 3"),
+        ("1 / 0", PluginState.BROKEN, "import raised ZeroDivisionError: division by zero"),
         (
             "NANOCLOUD_CONTRACTS = {'runtime': '2.0'}",
             PluginState.INCOMPATIBLE,
@@ -306,7 +317,7 @@ def test_a_choice_that_nobody_offers_lists_what_is_there_and_what_failed(site: S
     site.install("acme-one", "one", runtime("fast"))
     site.install("acme-bad", "bad", "import no_such_module")
     message, hint = refusal(site.host(), NodeConfig(runtime="crun"))
-    assert message.startswith("node.runtime is 'crun', which no plugin offers [bad (acme-bad) is broken: import failed")
+    assert message.startswith("node.runtime is 'crun', which no plugin offers [bad (acme-bad) is broken: import raised")
     assert hint == "installed: fast (acme-one); install with: pip install nanocloud-runtime-crun"
 
 

@@ -30,7 +30,7 @@ def config(tmp_path: Path) -> NodeConfig:
 
 
 class Entry:
-    name, value, dist = "fakes", "fakes", None
+    name, value, dist = "fakes", __name__, None
 
     def __init__(self, module: ModuleType) -> None:
         self._module = module

@@ -14,7 +14,7 @@ from nanocloud.storage import SqliteStorage
 if TYPE_CHECKING:
     from nanocloud.config import NodeConfig
 
-NANOCLOUD_CONTRACTS = CONTRACTS
+NANOCLOUD_CONTRACTS = {name: CONTRACTS[name] for name in ("storage", "macro", "binding", "extension")}
 
 
 @hookimpl

@@ -26,7 +26,10 @@ async def keyspace(tmp_path: Path) -> AsyncIterator[Keyspace]:
 
 
 async def scrape(keyspace: Keyspace, plugins: Iterable[Metric] = ()) -> dict[str, Metric]:
-    app = Starlette(routes=[metrics.route(keyspace, lambda: plugins)])
+    async def of_plugins() -> bytes:
+        return metrics.render(plugins)
+
+    app = Starlette(routes=[metrics.route(keyspace, of_plugins)])
     answer = await ApiClient(app).request("GET", "/metrics")
     assert answer.headers["content-type"] == metrics.CONTENT_TYPE
     return {family.name: family for family in text_string_to_metric_families(answer.text)}

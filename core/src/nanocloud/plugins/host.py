@@ -1,14 +1,16 @@
 """PluginHost: finds installed plugins, keeps the tables of what they offer, makes the only raw hook calls.
 
 A plugin that cannot be used never takes the process down. It keeps a record with its distribution and the reason;
-the record becomes an error only where the node needs what the plugin would have offered.
+the record becomes an error only where the node needs what the plugin would have offered. Imports are tried in a child
+process first (``trial.py``); all of a plugin's code that runs here is guarded (``guard.py``).
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from enum import Enum
+import sys
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
@@ -17,6 +19,9 @@ import pluggy
 from nanocloud import __version__, hookspecs
 from nanocloud.contracts import STATEMENT, IncompatibleError, check_hooks, check_versions, read_statement
 from nanocloud.errors import PluginError
+from nanocloud.plugins.guard import FaultError, guarded
+from nanocloud.plugins.records import CORE, PluginInfo, PluginState, by_name, describe, odd_choices
+from nanocloud.plugins.trial import faults_of_import
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,29 +31,10 @@ if TYPE_CHECKING:
     from nanocloud.providers.base import Provider
 
 GROUP = "nanocloud"
+PATIENCE_SECONDS = 10.0
+"""How long an import or a hook of a plugin may take."""
+MOST_ANSWERS = 10_000
 P = TypeVar("P", bound="Provider")
-
-
-class PluginState(Enum):
-    ACTIVE = "active"
-    DISABLED = "disabled"
-    BROKEN = "broken"
-    INCOMPATIBLE = "incompatible"
-    DUPLICATE = "duplicate"
-
-
-@attrs.frozen(kw_only=True)
-class PluginInfo:
-    """One row of ``nanocloud plugin list``."""
-
-    name: str
-    distribution: str
-    version: str
-    contracts: Mapping[str, str] = attrs.field(factory=dict)
-    """The version of each contract that it states it was built for."""
-    hooks: tuple[str, ...] = ()
-    state: PluginState = PluginState.ACTIVE
-    reason: str = ""
 
 
 class PluginConflictError(PluginError):
@@ -90,63 +76,99 @@ ROLES = {
 
 
 class PluginHost:
-    """The plugins of this installation. Building one imports them; nothing else happens."""
+    """The plugins of this installation. Building one imports them; nothing else happens.
+
+    Args:
+        allowed: names of the only plugins that are loaded beside core's own; None for all.
+        disabled: names of plugins that are not loaded, even where they are allowed.
+        builtin: core's own plugin.
+        installed: entry points, where not those of this installation are meant.
+        patience_seconds: how long an import or a hook may take.
+        tried: the imports were tried in a child process before, or this is the child.
+    """
 
     def __init__(
         self,
         *,
+        allowed: Sequence[str] | None = None,
         disabled: Sequence[str] = (),
         builtin: ModuleType | None = None,
         installed: Iterable[EntryPoint] | None = None,
+        patience_seconds: float = PATIENCE_SECONDS,
+        tried: bool = False,
     ) -> None:
         self._manager = pluggy.PluginManager("nanocloud")
         self._manager.add_hookspecs(hookspecs)
         self._infos: dict[str, PluginInfo] = {}
         self._tables: dict[tuple[str, type | None], tuple[dict[str, Any], dict[str, Offer]]] = {}
+        self._patience = patience_seconds
         if builtin is not None:
-            self._adopt("core", builtin, "nanocloud", __version__)
-        found = entry_points(group=GROUP) if installed is None else installed
-        for name, candidates in sorted(_by_name(found).items()):
-            self._load(name, candidates, disabled=name in disabled)
+            self._infos[CORE] = PluginInfo(
+                name=CORE, distribution="nanocloud", version=__version__, summary="What core itself offers."
+            )
+            self._adopt(CORE, builtin)
+        found = by_name(entry_points(group=GROUP) if installed is None else installed)
+        self._notes = tuple(odd_choices(found, allowed=allowed or (), disabled=disabled))
+        wanted = [entries[0] for entries in found.values() if self._record(entries, allowed, disabled)]
+        self._load(wanted, {} if tried else self._try(wanted))
 
     @property
     def plugins(self) -> Sequence[PluginInfo]:
         return tuple(self._infos.values())
 
-    def _load(self, name: str, candidates: list[EntryPoint], *, disabled: bool) -> None:
-        distributions = ", ".join(_distribution(entry) for entry in candidates)
-        info = PluginInfo(name=name, distribution=distributions, version=_version(candidates[0]))
-        if disabled:
-            self._infos[name] = attrs.evolve(info, state=PluginState.DISABLED, reason="disabled by the configuration")
-        elif name in self._infos:
-            reason = f"the name {name!r} is taken by {self._infos[name].distribution}"
-            self._infos[f"{name} of {distributions}"] = attrs.evolve(info, state=PluginState.DUPLICATE, reason=reason)
-        elif len(candidates) > 1:
-            # Which of them is meant cannot be known, and running the wrong one as root is no small matter.
-            reason = f"the name {name!r} is offered by {distributions}: uninstall all but one"
-            self._infos[name] = attrs.evolve(info, state=PluginState.DUPLICATE, reason=reason)
-        else:
-            try:
-                module = candidates[0].load()
-            except (Exception, SystemExit) as exc:
-                reason = f"import failed: {type(exc).__name__}: {exc}"
-                self._infos[name] = attrs.evolve(info, state=PluginState.BROKEN, reason=reason)
-            else:
-                self._adopt(name, module, info.distribution, info.version)
+    @property
+    def notes(self) -> Sequence[str]:
+        """What is odd in the choice of plugins, one sentence each; nothing that keeps the node from starting."""
+        return self._notes
 
-    def _adopt(self, name: str, module: ModuleType, distribution: str, release: str) -> None:
-        info = PluginInfo(name=name, distribution=distribution, version=release)
+    def _record(self, entries: Sequence[EntryPoint], allowed: Sequence[str] | None, disabled: Sequence[str]) -> bool:
+        """Keep a record of the plugin that these entry points, all of one name, offer; whether it is to be loaded."""
+        info = describe(entries)
+        key, state, reason = info.name, PluginState.DISABLED, ""
+        if info.name in disabled:
+            reason = "named in node.disable_plugins"
+        elif allowed is not None and info.name not in (CORE, *allowed):
+            reason = "not in node.allow_plugins"
+        elif info.name in self._infos:
+            key, state = f"{info.name} of {info.distribution}", PluginState.DUPLICATE
+            reason = f"the name {info.name!r} is taken by {self._infos[info.name].distribution}"
+        elif len(entries) > 1:
+            # Which of them is meant cannot be known, and running the wrong one as root is no small matter.
+            state, reason = PluginState.DUPLICATE, f"the name is offered by {info.distribution}: uninstall all but one"
+        else:
+            state = PluginState.ACTIVE
+        self._infos[key] = attrs.evolve(info, state=state, reason=reason)
+        return state is PluginState.ACTIVE
+
+    def _try(self, entries: Sequence[EntryPoint]) -> Mapping[str, str]:
+        # What was imported before cannot hang any more.
+        untried = [entry for entry in entries if entry.value.partition(":")[0] not in sys.modules]
+        return faults_of_import(untried, seconds=self._patience)
+
+    def _load(self, entries: Sequence[EntryPoint], faults: Mapping[str, str]) -> None:
+        for entry in entries:
+            try:
+                if entry.name in faults:
+                    raise FaultError(faults[entry.name])
+                module = guarded(entry.load, seconds=self._patience)
+            except FaultError as fault:
+                self.blame(entry.name, f"import {fault}")
+            else:
+                self._adopt(entry.name, module)
+
+    def _adopt(self, name: str, module: ModuleType) -> None:
         try:
-            info = attrs.evolve(info, contracts=read_statement(getattr(module, STATEMENT, None)))
-            check_versions(info.contracts)
+            stated = read_statement(getattr(module, STATEMENT, None))
+            self._infos[name] = attrs.evolve(self._infos[name], contracts=stated)
+            check_versions(stated)
             hooks = self._register(name, module)
-            check_hooks(info.contracts, hooks)
-            self._infos[name] = attrs.evolve(info, hooks=hooks)
+            check_hooks(stated, hooks)
+            self._infos[name] = attrs.evolve(self._infos[name], hooks=hooks)
         except Exception as exc:
             if self._manager.has_plugin(name):
                 self._manager.unregister(name=name)
             state = PluginState.INCOMPATIBLE if isinstance(exc, IncompatibleError) else PluginState.BROKEN
-            self._infos[name] = attrs.evolve(info, state=state, reason=str(exc))
+            self.blame(name, str(exc), state)
 
     def _register(self, name: str, module: ModuleType) -> tuple[str, ...]:
         """The hooks of this node that the module implements, from now on in use."""
@@ -155,38 +177,65 @@ class PluginHost:
         _check_hooks(callers, module)
         return tuple(sorted(caller.name for caller in callers if caller.has_spec()))
 
-    def call(self, hook: str, **arguments: Any) -> Iterator[Offer]:
-        """Every element that the plugins answer to ``hook``, with its owner; a plugin that raises becomes broken."""
+    def blame(self, plugin: str, reason: str, state: PluginState = PluginState.BROKEN) -> None:
+        """Keep the reason why a plugin is not what it should be."""
+        self._infos[plugin] = attrs.evolve(self._infos[plugin], state=state, reason=reason)
+
+    def owners(self, hook: str) -> Sequence[str]:
+        """Names of the plugins that implement ``hook``, in the order in which they are asked."""
+        return [implementation.plugin_name for implementation in getattr(self._manager.hook, hook).get_hookimpls()]
+
+    def call(self, hook: str, offered: type | None = None, **arguments: Any) -> Iterator[Offer]:
+        """Every element that the plugins answer to ``hook``, with its owner.
+
+        A plugin becomes broken whose hook raises or does not end; so does one that gives what is no ``offered``, and
+        that is left out. The others go on.
+        """
+        for plugin in self.owners(hook):
+            yield from self.ask(plugin, hook, offered, **arguments)
+
+    def ask(self, plugin: str, hook: str, offered: type | None = None, **arguments: Any) -> Iterator[Offer]:
+        """As ``call``, of one of the hook's owners."""
         for implementation in getattr(self._manager.hook, hook).get_hookimpls():
-            name = implementation.plugin_name
-            info = self._infos[name]
+            if implementation.plugin_name != plugin:
+                continue
+            passed = [arguments[argument] for argument in implementation.argnames]
             try:
-                passed = [arguments[argument] for argument in implementation.argnames]
-                values = list(implementation.function(*passed))
-            except Exception as exc:
-                reason = f"{hook} raised {type(exc).__name__}: {exc}"
-                self._infos[name] = attrs.evolve(info, state=PluginState.BROKEN, reason=reason)
+                values = guarded(partial(_answers, implementation.function, passed), seconds=self._patience)
+            except FaultError as fault:
+                self.blame(plugin, f"{hook} {fault}")
                 continue
             for value in values:
-                yield Offer(value, name, info.distribution)
+                if offered is not None and not self._is_a(value, offered):
+                    self.blame(plugin, f"{hook} gave {type(value).__name__}, which is no {offered.__name__}")
+                else:
+                    yield Offer(value, plugin, self._infos[plugin].distribution)
 
-    def named(self, hook: str, contract: type | None = None, **arguments: Any) -> dict[str, Offer]:
+    def _is_a(self, value: object, offered: type) -> bool:
+        """Asking may run code of the plugin: ``isinstance`` looks at attributes for a protocol."""
+        try:
+            return guarded(partial(isinstance, value, offered), seconds=self._patience)
+        except FaultError:
+            return False
+
+    def named(self, hook: str, offered: type | None = None, **arguments: Any) -> dict[str, Offer]:
         """The offers of ``hook`` by their ``name``; asked again with the same arguments, the same offers.
 
         Raises:
             PluginConflictError: two offers have one name.
         """
-        asked, table = self._tables.get((hook, contract), ({}, {}))
+        asked, table = self._tables.get((hook, offered), ({}, {}))
         if asked == arguments and asked:
             return dict(table)
         table = {}
-        for offer in self.call(hook, **arguments):
-            if contract is not None and not isinstance(offer.value, contract):
-                self._blame(offer.plugin, f"{hook} gave {type(offer.value).__name__}, which is no {contract.__name__}")
+        for offer in self.call(hook, offered, **arguments):
+            try:
+                name = guarded(partial(getattr, offer.value, "name", None), seconds=self._patience)
+            except FaultError as fault:
+                self.blame(offer.plugin, f"{hook} gave {type(offer.value).__name__}, whose name {fault}")
                 continue
-            name = getattr(offer.value, "name", None)
             if not isinstance(name, str) or not name:
-                self._blame(offer.plugin, f"{hook} gave {type(offer.value).__name__}, which has no name")
+                self.blame(offer.plugin, f"{hook} gave {type(offer.value).__name__}, which has no name")
                 continue
             if name in table:
                 both = f"{table[name].distribution} and {offer.distribution}"
@@ -195,11 +244,8 @@ class PluginHost:
                     hint="disable one in node.disable_plugins or uninstall it",
                 )
             table[name] = offer
-        self._tables[hook, contract] = arguments, table
+        self._tables[hook, offered] = arguments, table
         return dict(table)
-
-    def _blame(self, plugin: str, reason: str) -> None:
-        self._infos[plugin] = attrs.evolve(self._infos[plugin], state=PluginState.BROKEN, reason=reason)
 
     def select(self, role: str, contract: type[P], config: NodeConfig) -> P:
         """The one provider of a role.
@@ -248,6 +294,14 @@ class PluginHost:
         return f" [{listed}]" if listed else ""
 
 
+def _answers(function: Any, passed: Sequence[Any]) -> list[Any]:
+    """All that a hook answers; it may be a generator, and one that never ends."""
+    values = list(islice(function(*passed), MOST_ANSWERS + 1))
+    if len(values) > MOST_ANSWERS:
+        raise PluginError(f"more than {MOST_ANSWERS} answers")
+    return values
+
+
 def _check_hooks(callers: Sequence[pluggy.HookCaller], module: ModuleType) -> None:
     """Raises PluginError: a hook that this node does not have, or an implementation of a kind that is never called."""
     unknown = []
@@ -261,26 +315,3 @@ def _check_hooks(callers: Sequence[pluggy.HookCaller], module: ModuleType) -> No
                 unknown.append(caller.name)
     if unknown:
         raise PluginError(f"implements unknown hooks: {', '.join(sorted(unknown))}")
-
-
-def _by_name(found: Iterable[EntryPoint]) -> dict[str, list[EntryPoint]]:
-    """Entry points by name; one distribution seen twice on the path counts once."""
-    table: dict[str, dict[tuple[str, str], EntryPoint]] = defaultdict(dict)
-    for entry in found:
-        table[entry.name].setdefault((_distribution(entry), entry.value), entry)
-    return {name: list(entries.values()) for name, entries in table.items()}
-
-
-def _distribution(entry: EntryPoint) -> str:
-    """Of the entry point; metadata that an interrupted installation left behind may say nothing."""
-    return _metadata(entry, "Name")
-
-
-def _version(entry: EntryPoint) -> str:
-    return _metadata(entry, "Version")
-
-
-def _metadata(entry: EntryPoint, field: str) -> str:
-    # By ``in`` first: from Python 3.13 on asking for what is not there warns, and is going to raise.
-    metadata = None if entry.dist is None else entry.dist.metadata
-    return (metadata[field] if metadata is not None and field in metadata else "") or "unknown"
