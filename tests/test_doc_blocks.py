@@ -35,7 +35,7 @@ HELD = {
     ("docs/cli.md", "plugin show"): "tests/test_docs.py",
 }
 """Blocks of other languages, and the tests that use them."""
-PACKAGES: dict[str, str] = {"docs/plugins.md": "tests/test_packaging.py"}
+PACKAGES = {"docs/plugins.md": "tests/test_packaging.py", "docs/write-a-runtime.md": "tests/test_write_a_runtime.py"}
 """Pages whose Python is also installed as a package, and the tests that do it."""
 INSTRUCTIONS = {"FROM", "RUN", "COPY", "USER", "VOLUME", "EXPOSE", "ENTRYPOINT", "STOPSIGNAL", "ENV", "ARG", "LABEL"}
 
