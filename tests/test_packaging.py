@@ -109,10 +109,13 @@ trio.run(main)
 def test_a_macro_of_somebody_elses_works_once_it_is_installed(tmp_path: Path) -> None:
     """The package of the guide for plugin authors, as its readers would make it."""
     venv, package = tmp_path / "venv", example_package(tmp_path / "nanocloud-url-macro")
-    nanocloud = installed(venv, "core")
-    pip_install(venv, str(package), "pytest", "pytest-trio")
+    nanocloud = installed(venv, "core[testkit]")
+    pip_install(venv, str(package))
     assert plugins(nanocloud, tmp_path) == {"core": "active", "url-macro": "active"}
     python = str(venv / "bin" / "python")
     assert run([python, "-c", RESOLVE], tmp_path) == "http://guestbook.default.svc:8080/oauth\n"
-    said = run([python, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(package / "test_url_macro.py")], tmp_path)
+    said = run(
+        [python, "-m", "pytest", "-q", "-p", "nanocloud.testkit.plugin", "-p", "no:cacheprovider", str(package)],
+        tmp_path,
+    )
     assert " passed" in said
