@@ -38,6 +38,11 @@ class Enclosure:
         self.pid = pid
         """The host's number of its first process."""
 
+    @property
+    def network(self) -> Path:
+        """Its network namespace."""
+        return Path(f"/proc/{self.pid}/ns/net")
+
     def command(self, *words: str) -> list[str]:
         """The command as it has to be started from outside, so that it runs inside. Costs a millisecond."""
         return ["nsenter", f"--target={self.pid}", "--mount", "--net", "--ipc", "--pid", "--", *words]
@@ -52,7 +57,8 @@ class Enclosure:
 def enclosure(*, network: bool = True, cgroups: str = "") -> Iterator[Enclosure]:
     """Until the end of the block. ``cgroups`` is the name of the control groups that its peer makes."""
     options = ["--mount", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc", *(["--net"] if network else [])]
-    command = ["unshare", *options, "--", "sh", "-c", _FIRST]
+    # Also when this process is killed nothing stays: the kernel then kills unshare, and unshare the first process.
+    command = ["setpriv", "--pdeathsig=KILL", "unshare", *options, "--", "sh", "-c", _FIRST]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=PIPE, stderr=PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stderr is not None

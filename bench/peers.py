@@ -39,6 +39,8 @@ class Peer:
     words: tuple[str, ...]
     environment: dict[str, str]
     inside: Enclosure
+    run_options: tuple[str, ...] = ()
+    """What every ``run`` needs, so that nothing is left behind."""
 
     def command(self, *words: str) -> list[str]:
         return [*self.words, *words]
@@ -96,8 +98,13 @@ def podman(folder: Path, *, network: bool = True) -> Iterator[Peer]:
     words = ["podman", f"--root={folder}/root", "--runroot=/run/podman", "--tmpdir=/run/podman-tmp"]
     words += ["--storage-driver=overlay", f"--network-config-dir={folder}/networks", "--runtime=crun"]
     with enclosure(network=network, cgroups=cgroup) as inside:
-        peer = Peer("podman", tuple(inside.command(*words)), {"CONTAINERS_CONF": str(config)}, inside)
-        yield peer
+        yield Peer(
+            "podman",
+            tuple(inside.command(*words)),
+            {"CONTAINERS_CONF": str(config)},
+            inside,
+            (f"--cgroup-parent=/{cgroup}",),
+        )
 
 
 @contextmanager
