@@ -69,7 +69,7 @@ def by_hand(folder: Path, image: Path) -> Iterator[ByHand]:
     folder.mkdir()
     name = f"ncbench-hand-{os.getpid()}"
     (folder / "image").symlink_to(image)
-    with enclosure(cgroups=name) as inside:
+    with enclosure(cgroups=[name]) as inside:
         command = inside.command(sys.executable, __file__, str(folder), name)
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
             made = ByHand(inside, process, folder)

@@ -11,10 +11,11 @@ On a hybrid machine the second version's hierarchy is hidden there: crun refuses
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from subprocess import PIPE
@@ -54,8 +55,8 @@ class Enclosure:
 
 
 @contextmanager
-def enclosure(*, network: bool = True, cgroups: str = "") -> Iterator[Enclosure]:
-    """Until the end of the block. ``cgroups`` is the name of the control groups that its peer makes."""
+def enclosure(*, network: bool = True, cgroups: Sequence[str] = ()) -> Iterator[Enclosure]:
+    """Until the end of the block. ``cgroups`` are the names of the control groups that its peer makes."""
     options = ["--mount", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc", *(["--net"] if network else [])]
     # Also when this process is killed nothing stays: the kernel then kills unshare, and unshare the first process.
     command = ["setpriv", "--pdeathsig=KILL", "unshare", *options, "--", "sh", "-c", _FIRST]
@@ -70,14 +71,15 @@ def enclosure(*, network: bool = True, cgroups: str = "") -> Iterator[Enclosure]
         finally:
             os.kill(first, signal.SIGKILL)  # all others go with it; the kernel lets it end last
             process.wait()
-            if cgroups:
-                _remove_cgroups(cgroups)
+            for name in cgroups:
+                _remove_cgroups(name)
 
 
 def _remove_cgroups(name: str) -> None:
     for folder in _CGROUPS.glob(f"*/{name}"):
         for inner, _, _ in os.walk(folder, topdown=False):
-            Path(inner).rmdir()
+            with contextlib.suppress(OSError):  # in use: somebody else's, of the same name
+                Path(inner).rmdir()
 
 
 def _target(link: Path) -> str:
