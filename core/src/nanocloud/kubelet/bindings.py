@@ -34,7 +34,7 @@ from nanocloud.models.meta import (
     uid_of,
 )
 from nanocloud.models.pod import POD
-from nanocloud.objects import ObjectNotFoundError, WatchType
+from nanocloud.objects import Grouping, ObjectNotFoundError, WatchType
 from nanocloud.objects.reflector import reflect
 from nanocloud.observability.metrics import binding_runs
 from nanocloud.providers.binding import BindingArgument, BindingCall, BindingResult
@@ -55,6 +55,7 @@ _EVENTS = {
     BindingResult.FAILED: "BindingFailed",
     BindingResult.TIMEOUT: "BindingTimeout",
 }
+_BY_TARGET = Grouping(BINDING, lambda binding: [binding["spec"]["target"]])
 _Key = tuple[str, str]
 _Secrets = dict[str, dict[str, str]]
 """Name of a Secret, key, value."""
@@ -161,11 +162,8 @@ class BindingsWorker:
         """Say that the command runs, if nothing is in its way; what waits comes back when another has ended."""
         key, target = (namespace_of(binding), name_of(binding)), (namespace_of(binding), spec.target)
 
-        def is_beside(other: Object) -> bool:
-            return bool(other["spec"]["target"] == spec.target)
-
         async with self._claiming:
-            others = (await self._parts.store.list(BINDING, key[0], matches=is_beside)).items
+            others = await self._parts.store.members(_BY_TARGET, *target)
             running = {name: s for (ns, name), s in self._running.items() if (ns, s.target) == target}
             way = way_of(binding, spec, others, running)
             if way.conflict:
