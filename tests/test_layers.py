@@ -18,7 +18,7 @@ PLUGINS = {path.name.replace("-", "_"): path for path in (ROOT / "plugins").iter
 
 # From the bottom to the top. A part imports parts of lower rows only; a new part takes its place here.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors",),
+    ("ambient", "errors"),
     ("concurrency", "files", "output"),
     ("models",),
     ("config", "providers"),
@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("identity", "observability"),
     ("objects", "workqueue", "workers"),
     ("context",),
-    ("hookspecs",),
+    ("contracts", "hookspecs"),
     ("plugins",),
     ("planning",),
     ("macros",),

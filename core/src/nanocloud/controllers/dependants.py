@@ -6,7 +6,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Set
+    from collections.abc import Sequence
 
 _Key = tuple[str, str]
 """Namespace and name of a bundle."""
@@ -25,8 +25,8 @@ class Dependants:
         self._dependants[key].add(bundle)
         self._targets[bundle].add(key)
 
-    def of(self, target: _Key) -> Set[_Key]:
-        return self._dependants.get(target, frozenset())
+    def of(self, target: _Key) -> Sequence[_Key]:
+        return sorted(self._dependants.get(target, ()))  # one order, whatever strings hash to
 
     def forget(self, bundle: _Key) -> None:
         for target in self._targets.pop(bundle, ()):
