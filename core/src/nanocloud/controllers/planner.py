@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import attrs
 
 from nanocloud.errors import FieldError, InvalidError, NotFoundError, UnavailableError
-from nanocloud.kubelet.binding_order import has_begun
-from nanocloud.models.binding import BINDING, BindingAction
+from nanocloud.kubelet.binding_order import BY_MARK, has_begun, owned_mark
+from nanocloud.models.binding import BindingAction
 from nanocloud.models.bundle import BUNDLE, BundleSpec, spec_of
 from nanocloud.models.core import PERSISTENT_VOLUME_CLAIM
 from nanocloud.models.meta import name_of, namespace_of, uid_of
@@ -27,7 +27,7 @@ from nanocloud.planning.volumes import refuse_other_volumes
 from nanocloud.planning.workload import DesiredBundle, Inventory, Target
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from nanocloud.controllers.profiles import ProfileStore
     from nanocloud.images import ImageSources
@@ -223,8 +223,8 @@ class Planner:
             raise NameTakenError(problems, owners)
 
     async def _owner(self, planned: WorkloadPlan, step: BindingStep, position: str) -> str | None:
-        mark = _owned_mark(step.target, step.command, position, step.owned[position])
-        for binding in await self.store.members(_BY_OWNED, planned.namespace, mark):
+        mark = owned_mark(step.target, step.command, position, step.owned[position])
+        for binding in await self.store.members(BY_MARK, planned.namespace, mark):
             spec = binding["spec"]
             is_other = spec["bundle"] != planned.bundle and spec.get("action") != BindingAction.REVOKE.value
             if is_other and has_begun(binding):
@@ -232,19 +232,7 @@ class Planner:
         return None
 
 
-def _owned_mark(target: str, command: str, position: str, value: str) -> str:
-    return "\0".join((target, command, position, value))
-
-
-def _owned_marks(binding: Object) -> Iterator[str]:
-    spec = binding["spec"]
-    for position, value in (spec.get("owned") or {}).items():
-        yield _owned_mark(spec["target"], spec["command"], position, value)
-
-
 _BY_NAMESPACE = Grouping(BUNDLE, lambda _: [""])
-_BY_OWNED = Grouping(BINDING, _owned_marks)
-"""By the names that a bundle owns in a selected service."""
 
 
 def _addition(namespace: str, service: str) -> Object:
