@@ -1,5 +1,5 @@
 # The commands people type. `make demo` and `make test` need nothing but a Debian 12 or 13 and root.
-.PHONY: help demo demo-down test bench check format pages venv dev-venv
+.PHONY: help demo demo-down test bench check format pages docs venv dev-venv
 
 PYTHON ?= $(shell command -v /usr/bin/python3 || command -v python3)
 UV_VERSION := 0.13.9
@@ -13,6 +13,7 @@ help:
 	@echo "make test       lint, types, all tests (root: with real containers)"
 	@echo "make check      lint and types only"
 	@echo "make pages      write docs/catalogue anew from the recipes"
+	@echo "make docs       build the documentation as a site, in .cache/site/html"
 	@echo "make bench      how fast it is, beside its peers; ONLY=name for one measure"
 
 $(BIN)/uv: packaging/apt-packages.txt
@@ -22,7 +23,7 @@ $(BIN)/uv: packaging/apt-packages.txt
 	@touch $@
 
 .venv/.node: $(BIN)/uv uv.lock core/pyproject.toml $(wildcard plugins/*/pyproject.toml)
-	@$(UV) sync --quiet --frozen --inexact --no-dev
+	@$(UV) sync --quiet --frozen --inexact --no-default-groups
 	@touch $@
 
 .venv/.dev: $(BIN)/uv uv.lock core/pyproject.toml pyproject.toml $(wildcard plugins/*/pyproject.toml)
@@ -51,6 +52,10 @@ test: check
 
 pages: dev-venv
 	@$(BIN)/python -m nanocloud_dockyard.pages docs/catalogue
+
+docs: dev-venv
+	@$(BIN)/python docs/sphinx/build.py .cache/site
+	@echo "the site is in .cache/site/html"
 
 bench: dev-venv
 	@packaging/apt-install packaging/apt-packages.txt packaging/apt-packages-bench.txt

@@ -6,7 +6,6 @@ import importlib
 import inspect
 import json
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -21,8 +20,10 @@ import typer.main
 import yaml
 
 from nanocloud import builtin, hookspecs
-from nanocloud.cli.main import COMMANDS, app
+from nanocloud.cli.app import app
+from nanocloud.cli.commands import COMMANDS
 from nanocloud.config import NodeConfig, load
+from nanocloud.contracts import STATEMENT, contract_of
 from nanocloud.macros import CHARSETS, TLS_FILES, BuiltinMacros
 from nanocloud.models.builtin import builtin_registry
 from nanocloud.models.bundle import BUNDLE, BundleCondition, BundlePhase, BundleSpec
@@ -47,8 +48,9 @@ from nanocloud.planning.reserved import MAX_VALUE_LENGTH, Reserved, parse_mount_
 from nanocloud.planning.resolve import MAX_TOTAL_LENGTH
 from nanocloud.planning.workload import TLS_DIRECTORY
 from nanocloud.plugins import PluginHost, PluginState
-from nanocloud.providers.image import Digest, Image, ImageConfig
+from nanocloud.providers import CONTRACTS
 from nanocloud.providers.macro import MacroContext, MacroProvider
+from nanocloud.testkit.specs import DIGEST, labelled_image
 from nanocloud_cni_bridge.config import BridgeConfig
 from nanocloud_csi_loop.config import CsiLoopConfig
 from nanocloud_dockyard import recipes
@@ -72,7 +74,6 @@ PLUGIN_SECTIONS: dict[str, type] = {
     "[dockyard.limits]": LimitSettings,
     "[runtime-crun]": CrunConfig,
 }
-DIGEST = Digest("sha256:" + "ab" * 32)
 
 
 def read(name: str) -> str:
@@ -131,40 +132,17 @@ def test_no_page_names_a_machine(page: Path) -> None:
     assert not re.findall(r"(?<![\w.~])/(?:work|home|root|tmp|Users)/\S*", page.read_text())
 
 
-def test_every_page_is_linked_from_the_readme() -> None:
-    linked = set(re.findall(r"\((docs/[^)#]+)\)", read("README.md")))
-    catalogue = {shown(page) for page in (ROOT / "docs" / "catalogue").glob("*.md")}
-    assert linked == {*(shown(page) for page in (ROOT / "docs").glob("*.md")), "docs/catalogue/README.md"}
-    assert {f"docs/catalogue/{name}" for name in re.findall(r"\((\w+\.md)\)", read("docs/catalogue/README.md"))} == (
-        catalogue - {"docs/catalogue/README.md"}
-    )
+def linked(page: str) -> set[str]:
+    """The pages that ``page`` links, as paths in the repository."""
+    targets = re.findall(r"\]\(([^)#\s]+\.md)\)", read(page))
+    return {shown((ROOT / page).parent.joinpath(target).resolve()) for target in targets}
 
 
-@pytest.mark.parametrize("page", [*DOCS, *READMES], ids=shown)
-def test_commands_in_examples_exist(page: Path) -> None:
-    examples = re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
-    lines = "\n".join(examples).replace("\\\n", " ").splitlines()
-    for line in lines:
-        words = shlex.split(re.split(r"\s[|>&]", line)[0], comments=True)
-        if words[:1] == ["make"]:
-            assert re.search(rf"^\.PHONY:.*\b{words[1]}\b", read("Makefile"), re.MULTILINE), line
-        if words[:1] == ["nanocloud"]:
-            check_command_line(words[1:])
-
-
-def check_command_line(words: list[str]) -> None:
-    command = typer.main.get_command(app)
-    while hasattr(command, "get_command"):
-        name, words = words[0], words[1:]
-        command = command.get_command(None, name)
-        assert command is not None, f"no command {name}"
-    known = options_of(command)
-    given = words[: words.index("--")] if "--" in words else words
-    for word in given:
-        if word.startswith("--"):
-            assert word.partition("=")[0] in known, word
-        elif word.startswith("-"):
-            assert {f"-{letter}" for letter in word[1:]} <= known, word
+def test_every_page_is_in_a_list() -> None:
+    """From the README to the list of all pages, and from there to the list of the catalogue."""
+    pages = {shown(page) for page in (ROOT / "docs").rglob("*.md")}
+    assert "docs/README.md" in linked("README.md")
+    assert pages - {"docs/README.md"} <= linked("docs/README.md") | linked("docs/catalogue/README.md")
 
 
 def options_of(command: Any) -> set[str]:
@@ -195,7 +173,7 @@ async def planned(service: str, given: dict[str, str], *targets: Target) -> tupl
     resolution = await resolve(request, expand=expander([BuiltinMacros()]))
     profile = Profile.of(resolution, service=service, image=DIGEST)
     reference = service if targets == () else "oci:/srv/images:guestbook"
-    image = Image(reference=reference, digest=DIGEST, config=ImageConfig(labels=labels), size_bytes=1)
+    image = labelled_image(reference, labels)
     desired = DesiredBundle(namespace="default", name=service, service=service)
     made = plan(desired, profile, contract, image, Inventory(targets=by_name))
     return Target.of(service, "default", profile, image_exports(labels)), made
@@ -236,14 +214,14 @@ def test_first_image_of_the_guide_keeps_every_rule(tmp_path: Path) -> None:
     (root / "bin").mkdir()
     (root / "bin" / "sh").touch()
     said = dict(re.findall(r"^([A-Z]+) (.+)$", (tmp_path / "drop" / "Containerfile").read_text(), re.MULTILINE))
-    config = ImageConfig(
-        labels=recipe.labels,
+    image = labelled_image(
+        "drop",
+        recipe.labels,
         user=said["USER"],
         volumes=(said["VOLUME"],),
         exposed_ports=(said["EXPOSE"],),
         entrypoint=tuple(json.loads(said["ENTRYPOINT"])),
     )
-    image = Image(reference="drop", digest=DIGEST, config=config, size_bytes=1)
     found = lint(Subject(image=image, tree=ImageTree([root]), has_stop_signal="STOPSIGNAL" in said))
     assert [finding for finding in found if finding.rule != "volume-path"] == []  # packages and folders are not here
 
@@ -258,7 +236,7 @@ async def test_the_guides_dependant_fits_its_first_image(tmp_path: Path) -> None
     request = ResolveRequest(namespace="default", bundle="app", contract=image_contract(own), targets=by_name)
     resolution = await resolve(request, expand=expander([BuiltinMacros()]))
     profile = Profile.of(resolution, service="app", image=DIGEST)
-    image = Image(reference="app", digest=DIGEST, config=ImageConfig(labels=own), size_bytes=1)
+    image = labelled_image("app", own)
     desired = DesiredBundle(namespace="default", name="app", service="app")
     made = plan(desired, profile, image_contract(own), image, Inventory(targets=by_name))
     (step,) = made.bindings
@@ -357,6 +335,12 @@ def test_contracts_and_suites_are_documented() -> None:
         assert contract in str(getattr(importlib.import_module(module), suite).__orig_bases__)
 
 
+def test_versions_of_contracts_are_documented() -> None:
+    text = section(read("docs/plugins.md"), "Versions of contracts")
+    assert {name: version for name, version, _ in rows(text)} == CONTRACTS
+    assert all(contract_of(hook) == name for name, _, hook in rows(text) if hook.startswith("nanocloud_"))
+
+
 @pytest.fixture
 def example_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PluginHost:
     """The plugin of the guide, as it is when installed."""
@@ -425,6 +409,7 @@ def test_variables_are_documented() -> None:
         "require_client_certificate": ("true", True),
         "keep_unused_images_seconds": ("60", 60),
         "disable_plugins": ("a, b", ("a", "b")),
+        "allow_plugins": ("a, b", ("a", "b")),
     }
     for variable, field in described.items():
         text, value = samples.get(field, ("/some/where", "/some/where"))
@@ -432,13 +417,15 @@ def test_variables_are_documented() -> None:
         assert (str(found) if isinstance(found, Path) else found) == value, variable
     sources = [*CORE.rglob("*.py"), *(ROOT / "plugins").glob("*/src/**/*.py")]
     read_anywhere = {name for file in sources for name in re.findall(r"\bNANOCLOUD_[A-Z_]*[A-Z]", file.read_text())}
-    assert read_anywhere - {"NANOCLOUD_CONTRACT"} <= {*described, *re.findall(r"^\| `(\w+)`", page, re.MULTILINE)}
+    assert read_anywhere - {STATEMENT} <= {*described, *re.findall(r"^\| `(\w+)`", page, re.MULTILINE)}
 
 
-def test_example_configuration_is_valid(tmp_path: Path) -> None:
+@pytest.mark.parametrize("title", ["/etc/nanocloud/config.toml", "only what this node needs"])
+def test_example_configuration_is_valid(tmp_path: Path, title: str) -> None:
     file = tmp_path / "config.toml"
-    file.write_text(blocks(read("docs/configuration.md"))["/etc/nanocloud/config.toml"])
+    file.write_text(blocks(read("docs/configuration.md"))[title])
     config = load({"NANOCLOUD_CONFIG": str(file)})
+    assert {*(config.allow_plugins or ())} <= {path.name for path in (ROOT / "plugins").iterdir()}
     for name in config.sections:
         config.section(name, PLUGIN_SECTIONS[f"[{name}]"])
 
@@ -470,6 +457,22 @@ def test_commands_and_their_options_are_documented() -> None:
         words = {word for cell in table for word in re.findall(r"--?[a-z][a-z-]*", cell)}
         help_and_completion = {"--help", "-h", "--install-completion", "--show-completion"}
         assert words == options_of(command) - help_and_completion, name
+
+
+def test_what_a_command_shows_in_the_guide_is_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config.toml").touch()
+    monkeypatch.setenv("NANOCLOUD_CONFIG", str(tmp_path / "config.toml"))
+    shown = re.findall(r"^```console\n\$ (nanocloud plugin .+)\n((?:.*\n)+?)```", read("docs/cli.md"), re.MULTILINE)
+    assert shown
+    for command, text in shown:
+        done = subprocess.run(
+            [Path(sys.executable).parent / command.split()[0], *command.split()[1:]],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        assert done.stdout == text
 
 
 # ---- API -------------------------------------------------------------------------------------------------------------
@@ -525,8 +528,9 @@ def test_every_dependency_says_why() -> None:
         table = rows(section(page, heading))
         assert {row[0] for row in table} == wanted, file
         assert all(len(row) == 3 and all(row) for row in table), file
-    development = tomllib.loads(read("pyproject.toml"))["dependency-groups"]["dev"]
-    assert {row[0] for row in rows(section(page, "Development"))} == named(development)
+    groups = tomllib.loads(read("pyproject.toml"))["dependency-groups"]
+    for group, heading in (("dev", "Development"), ("docs", "Documentation")):
+        assert {row[0] for row in rows(section(page, heading))} == named(groups[group])
 
 
 # ---- architecture and changes ----------------------------------------------------------------------------------------

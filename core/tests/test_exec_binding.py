@@ -11,9 +11,10 @@ from trio.testing import MockClock
 from nanocloud.bindings import ENVIRONMENT, OUTPUT_LIMIT_BYTES, BindingConfig, ExecBinding, mask
 from nanocloud.config import NodeConfig
 from nanocloud.errors import ConfigError, InvalidError, ProviderError
-from nanocloud.providers.binding import BindingArgument, BindingCall, BindingOutcome, BindingResult
-from nanocloud.providers.runtime import ContainerId, ContainerSpec
+from nanocloud.providers.binding import BindingOutcome, BindingResult
+from nanocloud.providers.runtime import ContainerId
 from nanocloud.testkit import FakeExec, FakeRuntime
+from nanocloud.testkit.specs import binding_call, container_spec
 
 TARGET = ContainerId("mariadb")
 
@@ -21,7 +22,7 @@ TARGET = ContainerId("mariadb")
 @pytest.fixture
 async def runtime(tmp_path: Path) -> FakeRuntime:
     runtime = FakeRuntime()
-    await runtime.create(ContainerSpec(id=TARGET, layers=(), argv=("x",), log_path=tmp_path / "log"))
+    await runtime.create(container_spec(TARGET, tmp_path))
     await runtime.start(TARGET)
     return runtime
 
@@ -33,17 +34,7 @@ async def run(
     config: BindingConfig = BindingConfig(),  # noqa: B008 - frozen
 ) -> BindingOutcome:
     """Bytes are secret."""
-    call = BindingCall(
-        id="default/shop/one",
-        command=command,
-        arguments=tuple(
-            BindingArgument(value=a.decode(), secret=True) if isinstance(a, bytes) else BindingArgument(value=a)
-            for a in arguments
-        ),
-        container=TARGET,
-        runtime=runtime,
-        attempt=1,
-    )
+    call = binding_call(command, *arguments, container=TARGET, runtime=runtime)
     return await ExecBinding(config=config, clock=lambda: 1000 + trio.current_time()).run(call)
 
 

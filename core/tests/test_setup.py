@@ -17,12 +17,11 @@ from nanocloud.identity.authority import new_request
 from nanocloud.identity.tokens import Grant, TokenStore
 from nanocloud.keyspace import Keyspace
 from nanocloud.plugins import PluginHost
-from nanocloud.providers.network import SandboxId, SandboxNetworkSpec
-from nanocloud.providers.runtime import ContainerId, ContainerSpec
 from nanocloud.providers.volume import VolumeId, VolumeSpec
 from nanocloud.setup import redeem_locally, set_up, take_off
 from nanocloud.storage import SqliteStorage
 from nanocloud.testkit import FakeNetwork, FakeRuntime, FakeVolume
+from nanocloud.testkit.specs import container_spec, sandbox_spec
 
 
 @pytest.fixture
@@ -31,7 +30,7 @@ def config(tmp_path: Path) -> NodeConfig:
 
 
 class Entry:
-    name, value, dist = "fakes", "fakes", None
+    name, value, dist = "fakes", __name__, None
 
     def __init__(self, module: ModuleType) -> None:
         self._module = module
@@ -58,7 +57,7 @@ def providers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]
 
     def host(_: NodeConfig) -> PluginHost:
         module = ModuleType("fakes")
-        module.NANOCLOUD_CONTRACT = "1"  # type: ignore[attr-defined]
+        module.NANOCLOUD_CONTRACTS = dict.fromkeys(made, "1.0")  # type: ignore[attr-defined]
         for role, provider in made.items():
             setattr(module, f"nanocloud_{role}_providers", _hook(provider))
         return PluginHost(builtin=builtin, installed=[Entry(module)])  # type: ignore[list-item]
@@ -135,9 +134,9 @@ async def test_core_alone_says_every_plugin_that_is_missing(config: NodeConfig, 
 
 async def test_reset_takes_every_trace_off(config: NodeConfig, providers: dict[str, Any], tmp_path: Path) -> None:
     await set_up(config)
-    spec = ContainerSpec(id=ContainerId("c"), layers=(), argv=("x",), log_path=tmp_path / "log")
+    spec = container_spec("c", tmp_path)
     await providers["runtime"].create(spec)
-    await providers["network"].attach(SandboxNetworkSpec(sandbox=SandboxId("s"), owner="a/b"))
+    await providers["network"].attach(sandbox_spec("s"))
     async with providers["volume"]:
         await providers["volume"].create(VolumeSpec(id=VolumeId("v"), size_bytes=1))
     told: list[str] = []

@@ -30,15 +30,13 @@ from nanocloud.apiserver.auth import MASTERS, User
 from nanocloud.apiserver.context import ApiContext
 from nanocloud.apiserver.server import serve
 from nanocloud.errors import BadRequestError
-from nanocloud.keyspace import Keyspace
-from nanocloud.models.builtin import builtin_registry
 from nanocloud.models.bundle import BUNDLE
 from nanocloud.models.core import CONFIG_MAP
 from nanocloud.models.meta import now
 from nanocloud.models.pod import POD
 from nanocloud.objects import EventRecorder, ObjectStore
 from nanocloud.providers.runtime import ExecSession, ExecSpec
-from nanocloud.storage import SqliteStorage
+from nanocloud.testkit.objects import open_store
 
 KUBECTL = shutil.which("kubectl")
 pytestmark = pytest.mark.skipif(KUBECTL is None, reason="kubectl is not installed")
@@ -150,12 +148,9 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
     client.cert_chain_pems[0].write_to_path(str(tmp_path / "client.pem"))
     client.private_key_pem.write_to_path(str(tmp_path / "client.key"))
     async with (
-        SqliteStorage(tmp_path / "keyspace") as storage,
-        Keyspace.open(storage) as keyspace,
+        open_store(tmp_path / "keyspace") as store,
         trio.open_nursery() as nursery,
     ):
-        store = ObjectStore(keyspace, builtin_registry(), seal=lambda data, _: data, unseal=lambda data, _: data)
-        await store.ensure_namespaces()
         pods = ScriptedPods()
         app = build_app(ApiContext(store=store, authenticator=CertificateUsers(), pods=pods))
         [(host, port)] = await nursery.start(partial(serve, app, listen="127.0.0.1:0", ssl_context=context))

@@ -9,7 +9,6 @@ memory file of the command's own: it gets the path ``/dev/fd/3`` (4, ...) to rea
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
+from nanocloud.ambient import wall_clock
 from nanocloud.concurrency import unwrapped
 from nanocloud.errors import InvalidError, NanocloudError
 from nanocloud.providers.binding import BindingOutcome, BindingProvider, BindingResult
@@ -65,7 +65,7 @@ class ExecBinding(BindingProvider):
     """Runs binding commands by ``RuntimeProvider.exec``."""
 
     config: BindingConfig = attrs.field(factory=BindingConfig)
-    clock: Callable[[], float] = time.time
+    clock: Callable[[], float] = wall_clock
 
     @property
     def name(self) -> str:

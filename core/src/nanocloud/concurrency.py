@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, TypeVarTuple, Unpack
 
 import trio
 
+from nanocloud.ambient import surroundings
+
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+async def in_thread(function: Callable[[Unpack[Ts]], T], *args: *Ts) -> T:
+    """What blocks for a while, beside trio's own thread; it goes on to its end where the caller is cancelled."""
+    if surroundings().threads:
+        return await trio.to_thread.run_sync(function, *args)
+    await trio.lowlevel.checkpoint()
+    return function(*args)
 
 
 async def gather(*functions: Callable[[], Awaitable[Any]]) -> list[Any]:

@@ -5,8 +5,8 @@ starts and must not touch the host, the network or the keyspace. What takes time
 methods. Unless a hook says otherwise, the answers of all plugins are joined, and two answers of one name are an
 error that names both distributions.
 
-A plugin module states ``NANOCLOUD_CONTRACT = "1"``, the version of the contracts it was built for
-(``nanocloud.providers.CONTRACT_VERSION``); another version is refused by name.
+A plugin module states ``NANOCLOUD_CONTRACTS = {"runtime": "1.0"}``, the version of each contract that it was built
+for (``nanocloud.providers.CONTRACTS`` has those of this node); a version that does not fit is refused by name.
 """
 
 from __future__ import annotations

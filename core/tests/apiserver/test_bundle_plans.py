@@ -6,13 +6,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 from trio.testing import MockClock
 
-from nanocloud.apiserver.app import build_app
-from nanocloud.apiserver.auth import MASTERS, User
-from nanocloud.apiserver.context import ApiContext
 from nanocloud.apiserver.plans import Plans
 from nanocloud.controllers.planner import Planner
 from nanocloud.errors import PluginError
@@ -20,15 +16,12 @@ from nanocloud.images import ImageSources
 from nanocloud.macros import BuiltinMacros
 from nanocloud.models.bundle import BUNDLE
 from nanocloud.planning.expander import expander
+from nanocloud.testkit.api import ApiClient, refusal
+from nanocloud.testkit.objects import bundle
 from nanocloud.testkit.planning import MARIADB_EXPORTS
 from nanocloud.testkit.simulation import Server, Simulation
 
 PATH = "/apis/nanocloud.io/v1/namespaces/default/bundles/wordpress/plan"
-
-
-class Admin:
-    async def authenticate(self, scope: object) -> User:
-        return User(name="admin", groups=frozenset({MASTERS}))
 
 
 @pytest.fixture
@@ -41,14 +34,23 @@ def planner_of(machine: Simulation, server: Server) -> Planner:
     return Planner(store=server.store, profiles=server.profiles, images=images, expand=expander([BuiltinMacros()]))
 
 
-def client_of(machine: Simulation, server: Server, unfit: PluginError | None = None) -> httpx2.AsyncClient:
+def api_of(machine: Simulation, server: Server, unfit: PluginError | None = None) -> ApiClient:
     plans = Plans(planner=planner_of(machine, server), store=server.store, unfit=unfit)
-    app = build_app(ApiContext(store=server.store, authenticator=Admin(), routes=tuple(plans.routes())))
-    return httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="https://node")
+    return ApiClient.over(server.store, routes=plans.routes())
 
 
-def bundle(**options: str) -> dict[str, Any]:
-    return {"metadata": {"name": "wordpress"}, "spec": {"service": "wordpress", "options": options}}
+@pytest.fixture
+def api(machine: Simulation, server: Server) -> ApiClient:
+    return api_of(machine, server)
+
+
+async def planned(api: ApiClient, body: Any, **headers: str) -> list[dict[str, Any]]:
+    answer = await api.request("POST", PATH, body, headers=headers)
+    return answer.json()["status"]["bundles"]  # type: ignore[no-any-return]
+
+
+def wordpress(**options: str) -> dict[str, Any]:
+    return bundle("wordpress", options=options)
 
 
 @pytest.fixture
@@ -57,139 +59,107 @@ async def server(machine: Simulation, mock_clock: MockClock) -> AsyncIterator[Se
         yield server
 
 
-async def test_a_plan_shows_everything_and_changes_nothing(
-    machine: Simulation, server: Server, mock_clock: MockClock
-) -> None:
+async def test_a_plan_shows_everything_and_changes_nothing(machine: Simulation, server: Server, api: ApiClient) -> None:
     revision = server.store.revision
-    async with client_of(machine, server) as client:
-        answer = await client.post(PATH, json=bundle(database_name="blog"))
-    assert answer.status_code == 200
-    mariadb, wordpress = answer.json()["status"]["bundles"]
-    assert [(b["name"], b["service"], b["installed"]) for b in (mariadb, wordpress)] == [
+    mariadb, site = await planned(api, wordpress(database_name="blog"))
+    assert [(b["name"], b["service"], b["installed"]) for b in (mariadb, site)] == [
         ("mariadb", "mariadb", False),
         ("wordpress", "wordpress", False),
     ]
-    assert "blog" in answer.text
-    assert "create_user" in wordpress["text"]
+    assert "blog" in str(site)
+    assert "create_user" in site["text"]
     assert server.store.revision == revision
     assert await server.names(BUNDLE) == []
     assert machine.images.calls.of("ensure") == []
 
 
-async def test_no_secret_is_in_a_plan(machine: Simulation, server: Server, mock_clock: MockClock) -> None:
-    async with client_of(machine, server) as client:
-        answer = await client.post(PATH, json=bundle(database_password="hunter2-hunter2"))
+async def test_no_secret_is_in_a_plan(api: ApiClient) -> None:
+    answer = await api.request("POST", PATH, wordpress(database_password="hunter2-hunter2"))
     assert "hunter2" not in answer.text
     assert "********" in answer.text
 
 
-async def test_a_plan_of_what_is_there_is_empty_and_of_a_change_the_change(
-    machine: Simulation, server: Server, mock_clock: MockClock
-) -> None:
+async def test_a_plan_of_what_is_there_is_empty_and_of_a_change_the_change(server: Server, api: ApiClient) -> None:
     await server.install("wordpress")
     await server.ready("wordpress")
-    async with client_of(machine, server) as client:
-        (same,) = (await client.post(PATH, json=bundle())).json()["status"]["bundles"]
-        (changed,) = (await client.post(PATH, json=bundle(port_1="81->80"))).json()["status"]["bundles"]
+    (same,) = await planned(api, wordpress())
+    (changed,) = await planned(api, wordpress(port_1="81->80"))
     assert (same["installed"], same["changes"]) == (True, [])
     assert changed["changes"] != []
     assert "81" in changed["text"]
     assert "8080" in (await server.status("wordpress"))["options"]["port_1"]
 
 
-async def test_a_bundle_that_cannot_be_can_be_planned_with_what_mends_it(
-    machine: Simulation, server: Server, mock_clock: MockClock
-) -> None:
+async def test_a_bundle_that_cannot_be_can_be_planned_with_what_mends_it(server: Server, api: ApiClient) -> None:
     await server.install("wordpress", port_1="none")
     await server.reason("wordpress", "OptionsInvalid")
-    async with client_of(machine, server) as client:
-        broken = await client.post(PATH, json=bundle(port_1="none"))
-        mended = await client.post(PATH, json=bundle(port_1="81->80"))
-    assert broken.status_code == 422
-    assert mended.status_code == 200
-    assert mended.json()["status"]["bundles"][-1]["installed"]
+    assert (await refusal(planned(api, wordpress(port_1="none")))).code == 422
+    *_, mended = await planned(api, wordpress(port_1="81->80"))
+    assert mended["installed"]
 
 
 @pytest.mark.parametrize(
     ("body", "code", "told"),
     [
-        (bundle(nonsense="x"), 422, "nonsense"),
+        (wordpress(nonsense="x"), 422, "nonsense"),
         ({"spec": {}}, 422, "spec.service"),
         ({"spec": {"service": "wordpres"}}, 404, "did you mean wordpress?"),
         ([], 400, "the body must be a Bundle"),
         ({"kind": "List", "items": []}, 400, "items must be an array of 1 to 256 Bundles"),
-        ({"kind": "List", "items": [bundle(), []]}, 400, "the body must be a Bundle"),
-        ({"kind": "List", "items": [bundle(), {}]}, 400, "every item but the first needs metadata.name"),
-        ({"kind": "List", "items": [bundle(), {"metadata": {"name": "a"}, "spec": {}}]}, 422, "spec.service"),
+        ({"kind": "List", "items": [wordpress(), []]}, 400, "the body must be a Bundle"),
+        ({"kind": "List", "items": [wordpress(), {}]}, 400, "every item but the first needs metadata.name"),
+        ({"kind": "List", "items": [wordpress(), {"metadata": {"name": "a"}, "spec": {}}]}, 422, "spec.service"),
         ({"metadata": []}, 400, "the body must be a Bundle"),
     ],
 )
-async def test_what_cannot_be_planned_is_told(
-    machine: Simulation, server: Server, mock_clock: MockClock, body: Any, code: int, told: str
-) -> None:
-    async with client_of(machine, server) as client:
-        answer = await client.post(PATH, json=body)
-    assert answer.status_code == code
-    assert told in answer.text
+async def test_what_cannot_be_planned_is_told(api: ApiClient, body: Any, code: int, told: str) -> None:
+    error = await refusal(planned(api, body))
+    assert error.code == code
+    assert told in str(error)
 
 
-async def test_a_node_without_a_runtime_says_what_is_missing(
-    machine: Simulation, server: Server, mock_clock: MockClock
-) -> None:
+async def test_a_node_without_a_runtime_says_what_is_missing(machine: Simulation, server: Server) -> None:
     unfit = PluginError("no runtime provider is installed", hint="install one")
-    async with client_of(machine, server, unfit) as client:
-        answer = await client.post(PATH, json=bundle())
-    assert answer.status_code >= 500
-    assert "no runtime provider is installed" in answer.text
+    error = await refusal(planned(api_of(machine, server, unfit), wordpress()))
+    assert error.code >= 500
+    assert "no runtime provider is installed" in str(error)
 
 
-async def test_a_merge_patch_is_planned_over_what_is_there(
-    machine: Simulation, server: Server, mock_clock: MockClock
-) -> None:
+async def test_a_merge_patch_is_planned_over_what_is_there(server: Server, api: ApiClient) -> None:
     await server.install("wordpress")
     await server.ready("wordpress")
     await server.change("wordpress", security={"extraCapabilities": ["CAP_NET_ADMIN"]})
     await server.ready("wordpress")
     patch = {"spec": {"options": {"port_1": "81->80"}}}
-    async with client_of(machine, server) as client:
-        headers = {"Content-Type": "application/merge-patch+json"}
-        (merged,) = (await client.post(PATH, json=patch, headers=headers)).json()["status"]["bundles"]
-        (whole,) = (await client.post(PATH, json=bundle(port_1="81->80"))).json()["status"]["bundles"]
+    (merged,) = await planned(api, patch, **{"Content-Type": "application/merge-patch+json"})
+    (whole,) = await planned(api, wordpress(port_1="81->80"))
     assert "security" not in {change["section"] for change in merged["changes"]}
     assert "- security capabilities: NET_ADMIN" in whole["text"]
 
 
-async def test_stopping_is_a_change_though_the_plan_is_the_same(
-    machine: Simulation, server: Server, mock_clock: MockClock
-) -> None:
+async def test_stopping_is_a_change_though_the_plan_is_the_same(server: Server, api: ApiClient) -> None:
     await server.install("wordpress")
     await server.ready("wordpress")
-    body = bundle(port_1="81->80") | {"spec": {"service": "wordpress", "start": False}}
-    async with client_of(machine, server) as client:
-        (stopped,) = (await client.post(PATH, json=body)).json()["status"]["bundles"]
+    body = bundle("wordpress", start=False)
+    (stopped,) = await planned(api, body)
     assert stopped["text"] == "~ state service: running -> stopped"
 
 
-async def test_a_volume_that_is_there_keeps_its_size(
-    machine: Simulation, server: Server, mock_clock: MockClock
-) -> None:
+async def test_a_volume_that_is_there_keeps_its_size(server: Server, api: ApiClient) -> None:
     await server.install("wordpress")
     await server.ready("wordpress")
-    async with client_of(machine, server) as client:
-        refused = await client.post(PATH, json=bundle(volume_size_1="2Gi"))
-        same = await client.post(PATH, json=bundle(volume_size_1="1024Mi"))
-        moved = await client.post(PATH, json=bundle(volume_1="/srv/www"))
-    assert refused.status_code == 422
-    (cause,) = refused.json()["details"]["causes"]
+    refused = await refusal(planned(api, wordpress(volume_size_1="2Gi")))
+    (same,) = await planned(api, wordpress(volume_size_1="1024Mi"))
+    (moved,) = await planned(api, wordpress(volume_1="/srv/www"))
+    assert refused.code == 422
+    (cause,) = refused.cause["details"]["causes"]
     assert cause["field"] == "spec.options.volume_size_1"
     assert "'2Gi' is asked for, but the volume is there with 1Gi: a volume keeps its size" in cause["message"]
-    assert "volume" not in {change["section"] for change in same.json()["status"]["bundles"][0]["changes"]}
-    assert "(the same volume with its data, mounted elsewhere)" in moved.json()["status"]["bundles"][0]["text"]
+    assert "volume" not in {change["section"] for change in same["changes"]}
+    assert "(the same volume with its data, mounted elsewhere)" in moved["text"]
 
 
-async def test_a_change_of_size_that_slips_in_is_told_and_breaks_nothing(
-    machine: Simulation, server: Server, mock_clock: MockClock
-) -> None:
+async def test_a_change_of_size_that_slips_in_is_told_and_breaks_nothing(server: Server) -> None:
     await server.install("wordpress")
     await server.ready("wordpress")
     before = await server.pod("wordpress")
@@ -204,39 +174,35 @@ async def test_a_change_of_size_that_slips_in_is_told_and_breaks_nothing(
     await server.ready("wordpress")
 
 
-async def test_an_unknown_field_is_told_where_the_caller_asks_for_it(
-    machine: Simulation, server: Server, mock_clock: MockClock
-) -> None:
-    body = bundle() | {"spec": {"service": "wordpress", "optoins": {}}}
-    async with client_of(machine, server) as client:
-        strict = await client.post(f"{PATH}?fieldValidation=Strict", json=body)
-        lenient = await client.post(PATH, json=body)
-    assert (strict.status_code, lenient.status_code) == (400, 200)
-    assert 'unknown field "spec.optoins"' in strict.json()["message"]
-    assert "spec.optoins" in lenient.headers["Warning"]
+async def test_an_unknown_field_is_told_where_the_caller_asks_for_it(api: ApiClient) -> None:
+    body = bundle("wordpress", optoins={})
+    strict = await refusal(api.request("POST", PATH, body, query={"fieldValidation": "Strict"}))
+    lenient = await api.request("POST", PATH, body)
+    assert (strict.code, lenient.code) == (400, 200)
+    assert 'unknown field "spec.optoins"' in str(strict)
+    assert "spec.optoins" in lenient.headers["warning"]
 
 
 async def test_bundles_that_come_together_are_planned_together(
-    machine: Simulation, server: Server, mock_clock: MockClock
+    machine: Simulation, server: Server, api: ApiClient
 ) -> None:
     machine.add_image("mariadb", {"port": [], "volume_1": ["/data"]}, exports=MARIADB_EXPORTS)
-    mariadb = {"metadata": {"name": "mariadb"}, "spec": {"service": "mariadb", "options": {"port": "3307"}}}
+    mariadb = bundle("mariadb", options={"port": "3307"})
     settings = {"database=&mariadb": ["*database_port"], "env_PORT": ["*database_port", "$database_port"]}
     machine.add_image("wordpress", settings)
 
-    async def planned(*items: object) -> httpx2.Response:
-        async with client_of(machine, server) as client:
-            return await client.post(PATH, json={"kind": "List", "items": list(items)})
+    def together(*items: object) -> dict[str, Any]:
+        return {"kind": "List", "items": list(items)}
 
-    alone = await planned(bundle())
-    assert alone.status_code == 422
-    assert "service mariadb, which comes first: options are invalid: port: is required" in alone.json()["message"]
-    (first, second) = (await planned(bundle(), mariadb)).json()["status"]["bundles"]
+    alone = await refusal(planned(api, together(wordpress())))
+    assert alone.code == 422
+    assert "service mariadb, which comes first: options are invalid: port: is required" in str(alone)
+    (first, second) = await planned(api, together(wordpress(), mariadb))
     assert [first["name"], second["name"]] == ["mariadb", "wordpress"]
     assert second["plan"]["options"]["env_PORT"]["value"] == "3307"
     await server.install("mariadb", port="3306")
     await server.install("wordpress")
     await server.ready("mariadb", "wordpress")
     # What the other will be counts, not what it is.
-    *_, changed = (await planned(bundle(), mariadb)).json()["status"]["bundles"]
+    *_, changed = await planned(api, together(wordpress(), mariadb))
     assert "~ option env_PORT: 3306 (default) -> 3307 (default)" in changed["text"].splitlines()

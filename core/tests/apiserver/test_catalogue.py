@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator
+from typing import Any
 
-import httpx2
 import pytest
-from starlette.types import ASGIApp
 
-from nanocloud.apiserver.app import build_app
-from nanocloud.apiserver.auth import MASTERS, User
 from nanocloud.apiserver.catalogue import PATH, Catalogue
-from nanocloud.apiserver.context import ApiContext
 from nanocloud.errors import ImageError
 from nanocloud.images import ImageSources
 from nanocloud.objects import ObjectStore
 from nanocloud.planning import options_schema
 from nanocloud.providers.image import CatalogEntry, Image, ImageConfig
 from nanocloud.testkit import FakeImages
-from nanocloud.testkit.planning import MARIADB, MARIADB_EXPORTS, WORDPRESS, contract_of
+from nanocloud.testkit.api import GUEST, ApiClient, refusal
+from nanocloud.testkit.planning import MARIADB, MARIADB_EXPORTS, WORDPRESS, contract_of, labels_of
 
 
 class Recipes(FakeImages):
@@ -38,87 +33,76 @@ class Recipes(FakeImages):
     is_unreachable = False
 
 
-class Caller:
-    def __init__(self, *groups: str) -> None:
-        self.groups = groups
-
-    async def authenticate(self, scope: object) -> User:
-        return User(name="someone", groups=frozenset(self.groups))
-
-
-def client_of(store: ObjectStore, *groups: str) -> httpx2.AsyncClient:
+@pytest.fixture
+def api(store: ObjectStore) -> ApiClient:
     images = Recipes()
-    exports = json.dumps(MARIADB_EXPORTS)
     for name, labels in {
-        "mariadb": {"io.nanocloud.options": json.dumps(MARIADB), "io.nanocloud.exports": exports},
-        "wordpress": {"io.nanocloud.options": json.dumps(WORDPRESS)},
-        "broken": {"io.nanocloud.options": '{"A": []}'},
-        "reg.example/team/app:2": {"io.nanocloud.options": '{"secret_1": ["pin"], "pin": []}'},
+        "mariadb": labels_of(MARIADB, MARIADB_EXPORTS),
+        "wordpress": labels_of(WORDPRESS),
+        "broken": labels_of({"A": []}),
+        "reg.example/team/app:2": labels_of({"secret_1": ["pin"], "pin": []}),
     }.items():
         images.add(name, ImageConfig(labels=labels), description=f"The {name}")
-    routes = tuple(Catalogue(images=ImageSources([images])).routes())
-    app: ASGIApp = build_app(ApiContext(store=store, authenticator=Caller(*groups), routes=routes))
-    return httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="https://node")
+    return ApiClient.over(store, routes=Catalogue(images=ImageSources([images])).routes())
 
 
-@pytest.fixture
-async def client(store: ObjectStore) -> AsyncIterator[httpx2.AsyncClient]:
-    async with client_of(store, MASTERS) as client:
-        yield client
+async def described(api: ApiClient, service: str) -> dict[str, Any]:
+    return (await api.request("GET", f"{PATH}/{service}")).json()  # type: ignore[no-any-return]
 
 
-async def test_the_catalogue_lists_services_by_name(client: httpx2.AsyncClient) -> None:
-    answer = (await client.get(PATH)).json()
+async def test_the_catalogue_lists_services_by_name(api: ApiClient) -> None:
+    answer = (await api.request("GET", PATH)).json()
     assert answer["kind"] == "CatalogueServiceList"
     assert [item["metadata"]["name"] for item in answer["items"]] == ["broken", "mariadb", "nginx", "wordpress"]
     assert answer["items"][1]["status"] == {"description": "The mariadb", "image": "mariadb", "built": True}
 
 
-async def test_a_service_comes_with_the_schema_of_its_options(client: httpx2.AsyncClient) -> None:
-    found = (await client.get(f"{PATH}/wordpress")).json()
+async def test_a_service_comes_with_the_schema_of_its_options(api: ApiClient) -> None:
+    found = await described(api, "wordpress")
     assert (found["kind"], found["metadata"]) == ("CatalogueService", {"name": "wordpress"})
     assert found["status"]["schema"] == options_schema(contract_of(WORDPRESS))
     assert found["status"]["services"] == {"database": ["mariadb"]}
     assert found["status"]["digest"].startswith("sha256:")
-    exports = (await client.get(f"{PATH}/mariadb")).json()["status"]["exports"]
+    exports = (await described(api, "mariadb"))["status"]["exports"]
     assert exports == {"options": ["host", "port"], "bindings": ["create_user", "require_tls"], "owned": {}}
 
 
-async def test_a_service_that_is_not_built_is_described_by_its_recipe(client: httpx2.AsyncClient) -> None:
-    status = (await client.get(f"{PATH}/nginx")).json()["status"]
+async def test_a_service_that_is_not_built_is_described_by_its_recipe(api: ApiClient) -> None:
+    status = (await described(api, "nginx"))["status"]
     assert (status["built"], status["digest"]) == (False, None)
     assert status["schema"]["required"] == ["domain"]
 
 
-async def test_a_registry_that_does_not_answer_hides_no_recipe(
-    client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_registry_that_does_not_answer_hides_no_recipe(api: ApiClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Recipes, "is_unreachable", True)
-    status = (await client.get(f"{PATH}/nginx")).json()["status"]
+    status = (await described(api, "nginx"))["status"]
     assert status["schema"]["required"] == ["domain"]
 
 
-async def test_an_unknown_service_lists_near_ones(client: httpx2.AsyncClient) -> None:
-    answer = await client.get(f"{PATH}/wordpres")
-    assert answer.status_code == 404
-    assert "did you mean wordpress?" in answer.json()["message"]
+async def test_an_unknown_service_lists_near_ones(api: ApiClient) -> None:
+    error = await refusal(described(api, "wordpres"))
+    assert error.code == 404
+    assert "did you mean wordpress?" in str(error)
 
 
-async def test_a_label_that_cannot_be_read_is_told_with_its_place(client: httpx2.AsyncClient) -> None:
-    answer = await client.get(f"{PATH}/broken")
-    assert answer.status_code == 422
-    assert 'io.nanocloud.options["A"]: "A" is not an option name' in answer.json()["message"]
+async def test_a_label_that_cannot_be_read_is_told_with_its_place(api: ApiClient) -> None:
+    error = await refusal(described(api, "broken"))
+    assert error.code == 422
+    assert 'io.nanocloud.options["A"]: "A" is not an option name' in str(error)
 
 
-async def test_any_image_can_be_described(client: httpx2.AsyncClient) -> None:
-    status = (await client.post(PATH, json={"spec": {"image": "reg.example/team/app:2"}})).json()["status"]
+async def test_any_image_can_be_described(api: ApiClient) -> None:
+    async def looked_up(**spec: str) -> dict[str, Any]:
+        return (await api.request("POST", PATH, {"spec": spec})).json()["status"]  # type: ignore[no-any-return]
+
+    status = await looked_up(image="reg.example/team/app:2")
     assert status["schema"]["properties"]["pin"]["x-nanocloud-secret"] is True
-    assert (await client.post(PATH, json={"spec": {"image": "nope"}})).status_code == 404
-    assert "spec.image" in (await client.post(PATH, json={"spec": {}})).json()["message"]
-    assert "must be an image reference" in (await client.post(PATH, json={"spec": {"image": ""}})).json()["message"]
+    assert (await refusal(looked_up(image="nope"))).code == 404
+    assert "spec.image" in str(await refusal(looked_up()))
+    assert "must be an image reference" in str(await refusal(looked_up(image="")))
 
 
-async def test_only_those_who_may_install_can_have_images_looked_up(store: ObjectStore) -> None:
-    async with client_of(store) as client:
-        assert (await client.get(f"{PATH}/wordpress")).status_code == 200
-        assert (await client.post(PATH, json={"spec": {"image": "wordpress"}})).status_code == 403
+async def test_only_those_who_may_install_can_have_images_looked_up(api: ApiClient) -> None:
+    guest = api.acting_as(GUEST)
+    assert await described(guest, "wordpress")
+    assert (await refusal(guest.request("POST", PATH, {"spec": {"image": "wordpress"}}))).code == 403

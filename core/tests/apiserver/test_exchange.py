@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx2
 import pytest
 import trio
 from cryptography import x509
@@ -16,11 +14,13 @@ from nanocloud.apiserver.auth import AUTHENTICATED, User
 from nanocloud.apiserver.context import ApiContext
 from nanocloud.apiserver.credentials import EXCHANGE_PATH, NodeAuthenticator, NodeAuthorizer
 from nanocloud.apiserver.exchange import TOKENS_PATH, Exchange
+from nanocloud.client.api import ApiError
 from nanocloud.errors import UnauthorizedError
 from nanocloud.identity.authority import CertificateAuthority, KeyPair, new_request
 from nanocloud.identity.tokens import BearerTokens, Grant, TokenStore
 from nanocloud.keyspace import Keyspace
 from nanocloud.objects import ObjectStore
+from nanocloud.testkit.api import NOBODY, Answer, ApiClient, refusal
 
 ADMIN = Grant(user="admin", groups=["system:masters"])
 ALICE = Grant(user="alice", groups=["developers"])
@@ -42,9 +42,7 @@ def grants(keyspace: Keyspace) -> TokenStore:
 
 
 @pytest.fixture
-async def node(
-    store: ObjectStore, authority: CertificateAuthority, grants: TokenStore, bearers: BearerTokens
-) -> AsyncIterator[httpx2.AsyncClient]:
+def node(store: ObjectStore, authority: CertificateAuthority, grants: TokenStore, bearers: BearerTokens) -> ApiClient:
     exchange = Exchange(authority=authority, grants=grants, bearers=bearers)
     app = build_app(
         ApiContext(
@@ -54,26 +52,25 @@ async def node(
             routes=tuple(exchange.routes()),
         )
     )
-    transport = httpx2.ASGITransport(app=app, raise_app_exceptions=True)
-    async with httpx2.AsyncClient(transport=transport, base_url="https://node") as client:
-        yield client
+    return ApiClient(app, NOBODY)  # who calls is what the credentials say
 
 
-async def post(
-    node: httpx2.AsyncClient, path: str, token: str | None, spec: Any = None, *, body: Any = None
-) -> httpx2.Response:
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    return await node.post(path, json={"spec": spec} if body is None else body, headers=headers)
+async def post(node: ApiClient, path: str, token: str, spec: Any = None, *, body: Any = None) -> Answer:
+    return await node.request("POST", path, {"spec": spec} if body is None else body, headers=bearer(token))
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
 
 
 async def test_a_grant_becomes_a_certificate_once(
-    node: httpx2.AsyncClient, grants: TokenStore, authority: CertificateAuthority
+    node: ApiClient, grants: TokenStore, authority: CertificateAuthority
 ) -> None:
     token = await grants.create(ALICE)
     key, request = new_request("whatever")
     wanted = {"request": request.decode(), "user": "admin", "groups": ["system:masters"]}
     answer = await post(node, EXCHANGE_PATH, token, wanted)
-    assert answer.status_code == 201
+    assert answer.code == 201
     status = answer.json()["status"]
     certificate = x509.load_pem_x509_certificate(status["certificate"].encode())
     assert certificate.subject.rfc4514_string() == "CN=alice,O=developers", "the grant says who, not the request"
@@ -81,24 +78,25 @@ async def test_a_grant_becomes_a_certificate_once(
     assert status["ca"].encode() == authority.certificate
     public = serialization.load_pem_private_key(key, password=None).public_key()
     assert certificate.public_key() == public
-    again = await post(node, EXCHANGE_PATH, token, wanted)
-    assert again.status_code == 401
+    assert (await refusal(post(node, EXCHANGE_PATH, token, wanted))).code == 401
 
 
-async def test_a_grant_becomes_a_bearer_token(node: httpx2.AsyncClient, grants: TokenStore) -> None:
+async def test_a_grant_becomes_a_bearer_token(node: ApiClient, grants: TokenStore) -> None:
     token = await grants.create(ADMIN)
     answer = await post(node, EXCHANGE_PATH, token, {"type": "bearer"})
-    bearer = answer.json()["status"]["token"]
-    listed = await node.get("/api/v1/namespaces", headers={"Authorization": f"Bearer {bearer}"})
-    assert listed.status_code == 200
+    signed = answer.json()["status"]["token"]
+    assert (await node.request("GET", "/api/v1/namespaces", headers=bearer(signed))).code == 200
 
 
-async def test_of_many_clients_at_once_one_gets_a_certificate(node: httpx2.AsyncClient, grants: TokenStore) -> None:
+async def test_of_many_clients_at_once_one_gets_a_certificate(node: ApiClient, grants: TokenStore) -> None:
     token = await grants.create(ALICE)
     codes: list[int] = []
 
     async def exchange() -> None:
-        codes.append((await post(node, EXCHANGE_PATH, token, {"type": "bearer"})).status_code)
+        try:
+            codes.append((await post(node, EXCHANGE_PATH, token, {"type": "bearer"})).code)
+        except ApiError as error:
+            codes.append(error.code)
 
     async with trio.open_nursery() as nursery:
         for _ in range(20):
@@ -118,47 +116,45 @@ async def test_of_many_clients_at_once_one_gets_a_certificate(node: httpx2.Async
     ],
 )
 async def test_a_bad_request_does_not_use_the_grant_up(
-    node: httpx2.AsyncClient, grants: TokenStore, body: Any, code: int
+    node: ApiClient, grants: TokenStore, body: Any, code: int
 ) -> None:
     token = await grants.create(ALICE)
-    assert (await post(node, EXCHANGE_PATH, token, body=body)).status_code == code
-    assert (await post(node, EXCHANGE_PATH, token, {"type": "bearer"})).status_code == 201
+    assert (await refusal(post(node, EXCHANGE_PATH, token, body=body))).code == code
+    assert (await post(node, EXCHANGE_PATH, token, {"type": "bearer"})).code == 201
 
 
-async def test_a_body_that_is_no_json_or_too_large(node: httpx2.AsyncClient, grants: TokenStore) -> None:
-    headers = {"Authorization": f"Bearer {await grants.create(ALICE)}"}
+async def test_a_body_that_is_no_json_or_too_large(node: ApiClient, grants: TokenStore) -> None:
+    token = await grants.create(ALICE)
     for content, code in ((b"{", 400), (b"\xff", 400), (b"[" * 5000, 400), (b"[" * 4_000_000, 413)):
-        answer = await node.post(EXCHANGE_PATH, content=content, headers=headers)
-        assert answer.status_code == code
-        assert answer.json()["kind"] == "Status"
-    assert await grants.redeem(headers["Authorization"].removeprefix("Bearer ")) == ALICE
+        error = await refusal(post(node, EXCHANGE_PATH, token, body=content))
+        assert (error.code, error.cause["kind"]) == (code, "Status")
+    assert await grants.redeem(token) == ALICE
 
 
-async def test_a_grant_is_good_for_nothing_else(node: httpx2.AsyncClient, grants: TokenStore) -> None:
+async def test_a_grant_is_good_for_nothing_else(node: ApiClient, grants: TokenStore) -> None:
     token = await grants.create(ADMIN)
-    headers = {"Authorization": f"Bearer {token}"}
     for path in ("/api/v1/namespaces", TOKENS_PATH, "/version", "/metrics", f"{EXCHANGE_PATH}/x"):
-        assert (await node.get(path, headers=headers)).status_code in (401, 403), path
-    assert (await post(node, TOKENS_PATH, token, {})).status_code == 401
+        assert (await refusal(node.request("GET", path, headers=bearer(token)))).code in (401, 403), path
+    assert (await refusal(post(node, TOKENS_PATH, token, {}))).code == 401
     assert await grants.redeem(token) == ADMIN
 
 
 @pytest.mark.parametrize("token", ["nc1.unknown", "garbage", "", "nc1."])
-async def test_credentials_that_are_not_good(node: httpx2.AsyncClient, token: str) -> None:
-    assert (await post(node, EXCHANGE_PATH, token, {"type": "bearer"})).status_code == 401
-    assert (await post(node, TOKENS_PATH, token, {})).status_code == 401
+async def test_credentials_that_are_not_good(node: ApiClient, token: str) -> None:
+    assert (await refusal(post(node, EXCHANGE_PATH, token, {"type": "bearer"}))).code == 401
+    assert (await refusal(post(node, TOKENS_PATH, token, {}))).code == 401
 
 
-async def test_only_masters_make_tokens_and_certificates(node: httpx2.AsyncClient, bearers: BearerTokens) -> None:
+async def test_only_masters_make_tokens_and_certificates(node: ApiClient, bearers: BearerTokens) -> None:
     alice, admin = bearers.sign(ALICE), bearers.sign(ADMIN)
     _, request = new_request("x")
     for path, spec in ((TOKENS_PATH, {}), (EXCHANGE_PATH, {"request": request.decode()})):
-        assert (await post(node, path, alice, spec)).status_code == 403
-        assert (await post(node, path, admin, spec)).status_code == 201
+        assert (await refusal(post(node, path, alice, spec))).code == 403
+        assert (await post(node, path, admin, spec)).code == 201
 
 
 async def test_an_administrator_makes_a_token_for_another(
-    node: httpx2.AsyncClient, bearers: BearerTokens, grants: TokenStore
+    node: ApiClient, bearers: BearerTokens, grants: TokenStore
 ) -> None:
     admin = bearers.sign(ADMIN)
     spec = {"user": "bob", "groups": ["developers"], "ttlSeconds": 600}
@@ -182,12 +178,10 @@ async def test_an_administrator_makes_a_token_for_another(
         ({"usr": "bob"}, 'unknown field "spec.usr"'),
     ],
 )
-async def test_what_a_token_cannot_be(
-    node: httpx2.AsyncClient, bearers: BearerTokens, spec: dict[str, Any], told: str
-) -> None:
-    answer = await post(node, TOKENS_PATH, bearers.sign(ADMIN), spec)
-    assert answer.status_code == 422
-    assert told in answer.json()["message"]
+async def test_what_a_token_cannot_be(node: ApiClient, bearers: BearerTokens, spec: dict[str, Any], told: str) -> None:
+    error = await refusal(post(node, TOKENS_PATH, bearers.sign(ADMIN), spec))
+    assert error.code == 422
+    assert told in str(error)
 
 
 # ---- who a connection is ---------------------------------------------------------------------------------------------

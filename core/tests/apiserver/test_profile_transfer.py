@@ -7,14 +7,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 from trio.testing import MockClock
 
-from nanocloud.apiserver.app import build_app
-from nanocloud.apiserver.auth import MASTERS, User
 from nanocloud.apiserver.bodies import MAX_BODY_BYTES
-from nanocloud.apiserver.context import ApiContext
 from nanocloud.controllers.transfer import ProfileTransfer
 from nanocloud.errors import ForbiddenError
 from nanocloud.models.bundle import BUNDLE
@@ -22,16 +18,11 @@ from nanocloud.models.kinds import ResourceKind
 from nanocloud.models.meta import Object, name_of
 from nanocloud.objects import EventRecorder
 from nanocloud.secrets import Envelope
-from nanocloud.testkit.simulation import NODE_KEY, Server, Simulation
+from nanocloud.testkit.api import GUEST, Answer, ApiClient, refusal
+from nanocloud.testkit.objects import NODE_KEY
+from nanocloud.testkit.simulation import Server, Simulation
 
-BUNDLES = "/apis/nanocloud.io/v1/namespaces/default/bundles"
 TAR = {"Content-Type": "application/x-tar"}
-
-
-class Users:
-    async def authenticate(self, scope: Any) -> User:
-        name = dict(scope["headers"]).get(b"authorization", b"admin").decode()
-        return User(name=name, groups=frozenset({MASTERS} if name == "admin" else ()))
 
 
 class NoBlogs:
@@ -52,50 +43,50 @@ async def server(tmp_path: Path, mock_clock: MockClock) -> AsyncIterator[Server]
 
 
 @pytest.fixture
-async def client(server: Server) -> AsyncIterator[httpx2.AsyncClient]:
+def api(server: Server) -> ApiClient:
     events = EventRecorder(server.store)
     transfer = ProfileTransfer(store=server.store, profiles=server.profiles, events=events, envelope=Envelope(NODE_KEY))
-    context = ApiContext(store=server.store, authenticator=Users(), transfer=transfer, admission=(NoBlogs(),))
-    transport = httpx2.ASGITransport(app=build_app(context))
-    async with httpx2.AsyncClient(transport=transport, base_url="https://node") as client:
-        yield client
+    return ApiClient.over(server.store, transfer=transfer, admission=(NoBlogs(),))
 
 
-async def export(client: httpx2.AsyncClient, query: str = "?includeSecrets=true") -> bytes:
-    answer = await client.post(f"{BUNDLES}/wordpress/exportProfile{query}")
-    assert answer.status_code == 200, answer.text
+async def export(api: ApiClient, *, secrets: bool = True) -> bytes:
+    query = {"includeSecrets": "true"} if secrets else {}
+    answer = await api.call(BUNDLE, "wordpress", "exportProfile", query=query)
     assert answer.headers["content-type"] == "application/x-tar"
     assert answer.headers["cache-control"] == "no-store"
     return answer.content
 
 
-async def test_an_export_is_imported_as_it_came(client: httpx2.AsyncClient, server: Server) -> None:
-    archive = await export(client)
-    answer = await client.post(f"{BUNDLES}/site/importProfile", content=archive, headers=TAR)
-    assert answer.status_code == 201, answer.text
+async def import_as(api: ApiClient, name: str, body: object, headers: dict[str, str] = TAR, **query: str) -> Answer:
+    return await api.call(BUNDLE, name, "importProfile", body, headers=headers, query=query)
+
+
+async def test_an_export_is_imported_as_it_came(api: ApiClient, server: Server) -> None:
+    archive = await export(api)
+    answer = await import_as(api, "site", archive)
+    assert answer.code == 201
     said = answer.json()
     assert (said["kind"], said["metadata"]["name"]) == ("ProfileImport", "site")
     assert said["status"]["decidedAnew"] == []
     assert sorted(await server.names(BUNDLE)) == ["mariadb", "site", "wordpress"]
 
 
-async def test_options_can_be_given_with_it(client: httpx2.AsyncClient, server: Server) -> None:
-    archive = await export(client, "")
+async def test_options_can_be_given_with_it(api: ApiClient, server: Server) -> None:
+    archive = await export(api, secrets=False)
     spec = {"archive": base64.b64encode(archive).decode(), "options": {"port_1": "82->80"}}
-    answer = await client.post(f"{BUNDLES}/site/importProfile", json={"spec": spec})
-    assert answer.status_code == 201, answer.text
+    answer = await import_as(api, "site", {"spec": spec}, {})
+    assert answer.code == 201
     assert answer.json()["status"]["decidedAnew"] == ["database_password", "env_DB_PASSWORD"]
     bundle = await server.bundle("site")
     assert bundle is not None
     assert bundle["spec"]["options"] == {"port_1": "82->80"}
 
 
-async def test_a_dry_run_checks_and_stores_nothing(client: httpx2.AsyncClient, server: Server) -> None:
-    archive = await export(client)
+async def test_a_dry_run_checks_and_stores_nothing(api: ApiClient, server: Server) -> None:
+    archive = await export(api)
     revision = server.store.revision
-    for name, code in (("site", 201), ("wordpress", 409)):
-        path = f"{BUNDLES}/{name}/importProfile?dryRun=All"
-        assert (await client.post(path, content=archive, headers=TAR)).status_code == code
+    assert (await import_as(api, "site", archive, dryRun="All")).code == 201
+    assert (await refusal(import_as(api, "wordpress", archive, dryRun="All"))).code == 409
     assert server.store.revision == revision
 
 
@@ -115,23 +106,19 @@ async def test_a_dry_run_checks_and_stores_nothing(client: httpx2.AsyncClient, s
     ],
 )
 async def test_what_cannot_be_imported_is_told_and_makes_nothing(
-    client: httpx2.AsyncClient, server: Server, name: str, change: Any, headers: dict[str, str], code: int, told: str
+    api: ApiClient, server: Server, name: str, change: Any, headers: dict[str, str], code: int, told: str
 ) -> None:
-    archive = change(await export(client))
-    answer = await client.post(f"{BUNDLES}/{name}/importProfile", content=archive, headers=headers)
-    assert (answer.status_code, told in answer.text) == (code, True), answer.text
+    archive = change(await export(api))
+    error = await refusal(import_as(api, name, archive, headers))
+    assert (error.code, told in str(error)) == (code, True), str(error)
     assert await server.names(BUNDLE) == ["mariadb", "wordpress"]
 
 
-@pytest.mark.parametrize("path", ["wordpress/exportProfile?includeSecrets=true", "site/importProfile"])
-async def test_only_an_administrator_may(client: httpx2.AsyncClient, path: str) -> None:
-    answer = await client.post(f"{BUNDLES}/{path}", headers={"Authorization": "guest"})
-    assert answer.status_code == 403
-    assert (await client.get(f"{BUNDLES}/{path}")).status_code == 405
+@pytest.mark.parametrize(("name", "subresource"), [("wordpress", "exportProfile"), ("site", "importProfile")])
+async def test_only_an_administrator_may(api: ApiClient, name: str, subresource: str) -> None:
+    assert (await refusal(api.acting_as(GUEST).call(BUNDLE, name, subresource))).code == 403
+    assert (await refusal(api.call(BUNDLE, name, subresource, method="GET"))).code == 405
 
 
 async def test_where_profiles_are_not_served_it_says_so(server: Server) -> None:
-    context = ApiContext(store=server.store, authenticator=Users())
-    transport = httpx2.ASGITransport(app=build_app(context))
-    async with httpx2.AsyncClient(transport=transport, base_url="https://node") as client:
-        assert (await client.post(f"{BUNDLES}/wordpress/exportProfile")).status_code == 503
+    assert (await refusal(ApiClient.over(server.store).call(BUNDLE, "wordpress", "exportProfile"))).code == 503

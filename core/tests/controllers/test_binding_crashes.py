@@ -47,10 +47,10 @@ class Machine(Simulation):
             self.runtime.exit(mariadb, 137)
 
     async def live(self, body: Callable[[Server], Awaitable[None]], *, crash_at: int | None = None) -> int:
-        self.steps.crash_at = crash_at
+        self.faults.crash_at = crash_at
         async with self.run() as server:
             await body(server)
-        return self.steps.taken
+        return self.faults.taken
 
 
 async def begin(server: Server) -> None:
@@ -112,7 +112,7 @@ async def test_the_server_is_killed_at_every_step_of_an_installation(tmp_path: P
         if await machine.live(install, crash_at=number) < number:
             COUNTED["server, install"] = number
             break
-        await check(machine, f"server killed at step {number}, {machine.steps.last}")
+        await check(machine, f"server killed at step {number}, {machine.faults.last}")
 
 
 async def test_the_server_is_killed_at_every_step_of_a_removal(tmp_path: Path, mock_clock: MockClock) -> None:
@@ -123,7 +123,7 @@ async def test_the_server_is_killed_at_every_step_of_a_removal(tmp_path: Path, m
         if await machine.live(remove, crash_at=number) < number:
             COUNTED["server, removal"] = number
             break
-        where = f"server killed at step {number}, {machine.steps.last}"
+        where = f"server killed at step {number}, {machine.faults.last}"
         await machine.live(lambda server: check_removed(machine, server, where))  # noqa: B023
 
 
@@ -155,7 +155,7 @@ async def test_the_server_is_killed_while_it_heals_from_a_killed_command(tmp_pat
             if await machine.live(install, crash_at=number) < number:
                 break
             points += 1
-            await check(machine, f"command killed at {stopped}, server at {number}, {machine.steps.last}")
+            await check(machine, f"command killed at {stopped}, server at {number}, {machine.faults.last}")
     COUNTED["both"] = points
 
 

@@ -204,7 +204,7 @@ async def test_no_secret_is_in_plaintext_anywhere(machine: Simulation, mock_cloc
             await session.stdout.send_all(b"IDENTIFIED BY '" + secret.removeprefix(b"--password=") + b"'\n")
         return results.pop(0)
 
-    machine.binding = ExecBinding()
+    machine.providers.binding = ExecBinding()
     machine.runtime.exec_handler = talkative
     # More than one secret value, alone and inside another word.
     machine.add_image(
@@ -234,7 +234,8 @@ async def test_no_secret_is_in_plaintext_anywhere(machine: Simulation, mock_cloc
         shown = json.dumps(objects) + " ".join(argv)
         assert not {secret for secret in secrets if secret in shown}
         assert "/dev/fd/3" in argv
-    stored = b"".join(file.read_bytes() for file in (machine.folder / "keyspace").rglob("*") if file.is_file())
+    history = machine.disk.changes(b"", None, after=0, limit=100_000).changes
+    stored = b"".join(change.key + change.record.value for change in history if change.record is not None)
     assert b"wordpress" in stored
     assert not {secret for secret in secrets if secret.encode() in stored}
     assert not {secret for secret in secrets if base64.b64encode(secret.encode()) in stored}

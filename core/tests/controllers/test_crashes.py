@@ -15,10 +15,9 @@ from nanocloud.models.bundle import BUNDLE
 from nanocloud.models.core import EVENT, PERSISTENT_VOLUME_CLAIM, SECRET
 from nanocloud.models.pod import POD
 from nanocloud.providers.binding import BindingResult
-from nanocloud.providers.network import SandboxId, SandboxNetworkSpec
-from nanocloud.providers.runtime import ContainerId, ContainerSpec
 from nanocloud.testkit import FakeProgram
 from nanocloud.testkit.simulation import Simulation
+from nanocloud.testkit.specs import container_spec, sandbox_spec
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -35,10 +34,10 @@ STRIDE = int(os.environ.get("NANOCLOUD_TEST_EVERY", "4"))
 
 async def live(machine: Simulation, *, crash_at: int | None, body: Callable[[Server], Awaitable[None]]) -> int:
     """One life of the server; returns how many steps it took."""
-    machine.steps.crash_at = crash_at
+    machine.faults.crash_at = crash_at
     async with machine.run() as server:
         await body(server)
-    return machine.steps.taken
+    return machine.faults.taken
 
 
 async def install(server: Server) -> None:
@@ -105,8 +104,8 @@ async def test_an_installation_survives_a_crash_at_any_step(tmp_path: Path, mock
             if await live(machine, crash_at=number, body=install) < number:
                 assert number > 80, "it came to the end without that many steps"
                 break
-            where = machine.steps.last
-            machine.steps.crash_at = None
+            where = machine.faults.last
+            machine.faults.crash_at = None
             async with machine.run() as server:
                 try:
                     await check_installed(machine, server)
@@ -127,8 +126,8 @@ async def test_a_removal_survives_a_crash_at_any_step(tmp_path: Path, mock_clock
         if await live(machine, crash_at=number, body=remove) < number:
             assert number > 40, "it came to the end without that many steps"
             break
-        where = machine.steps.last
-        machine.steps.crash_at = None
+        where = machine.faults.last
+        machine.faults.crash_at = None
         async with machine.run() as server:
             try:
                 await check_removed(machine, server)
@@ -140,7 +139,7 @@ async def test_a_server_that_crashes_again_and_again_gets_there(tmp_path: Path, 
     machine = lives(tmp_path / "machine")
     for _ in range(40):
         await live(machine, crash_at=23, body=install)
-    machine.steps.crash_at = None
+    machine.faults.crash_at = None
     async with machine.run() as server:
         await check_installed(machine, server)
 
@@ -209,16 +208,11 @@ async def test_what_belongs_to_no_pod_is_collected_when_the_server_starts(
 ) -> None:
     machine = lives(tmp_path / "machine")
     await live(machine, crash_at=None, body=install)
-    stray = ContainerSpec(
-        id=ContainerId("stray"),
-        labels={"nanocloud.io/pod-uid": "nobody"},
-        layers=(),
-        argv=("x",),
-        log_path=tmp_path / "machine" / "logs" / "pods" / "default_gone-0_nobody" / "x" / "0.log",
-    )
+    log = tmp_path / "machine" / "logs" / "pods" / "default_gone-0_nobody" / "x" / "0.log"
+    stray = container_spec("stray", tmp_path, labels={"nanocloud.io/pod-uid": "nobody"}, log_path=log)
     await machine.runtime.create(stray)
     await machine.runtime.start(stray.id)
-    await machine.network.attach(SandboxNetworkSpec(sandbox=SandboxId("nobody"), owner="default/gone-0"))
+    await machine.network.attach(sandbox_spec("nobody", owner="default/gone-0"))
     (volume, *_) = await machine.volume.list()
     await machine.volume.publish(volume.id, consumer="nobody")
     machine.runtime.calls.fail("remove", ProviderError("busy"))

@@ -180,7 +180,7 @@ async def test_a_port_in_use_is_told_with_its_holder_and_taken_when_it_is_free(
 
 
 async def test_no_room_for_a_volume(machine: Simulation, mock_clock: MockClock) -> None:
-    machine.volume = FakeVolume(machine.folder / "volumes", capacity_bytes=2**30)
+    machine.providers.volume = FakeVolume(machine.folder / "volumes", capacity_bytes=2**30)
     async with machine.run() as server:
         await server.install("mariadb")
         assert "free" in await server.failure("mariadb", "VolumeFull")

@@ -15,8 +15,8 @@ from nanocloud.models.core import SECRET
 from nanocloud.objects import EventRecorder
 from nanocloud.secrets import Envelope
 from nanocloud.testkit.accounts import EXPORTS, FakeAccounts
+from nanocloud.testkit.objects import NODE_KEY
 from nanocloud.testkit.planning import MARIADB, WORDPRESS
-from nanocloud.testkit.simulation import NODE_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,8 +12,9 @@ from trio.testing import MockClock
 
 from nanocloud.kubelet.probes import watch_readiness
 from nanocloud.planning.workload import READY_COMMAND
-from nanocloud.providers.runtime import ContainerId, ContainerSpec
+from nanocloud.providers.runtime import ContainerId
 from nanocloud.testkit import FakeExec, FakeRuntime
+from nanocloud.testkit.specs import container_spec
 
 WEB = ContainerId("web")
 PROBE = {"exec": {"command": [READY_COMMAND]}, "periodSeconds": 2, "timeoutSeconds": 10, "failureThreshold": 3}
@@ -25,7 +26,7 @@ async def watched(
 ) -> list[tuple[float, bool, str]]:
     """What was reported, and when."""
     runtime = FakeRuntime(exec_handler=handler)
-    await runtime.create(ContainerSpec(id=WEB, layers=(), argv=("web",), log_path=tmp_path / "log"))
+    await runtime.create(container_spec(WEB, tmp_path))
     await runtime.start(WEB)
     began, reports = trio.current_time(), []
 

@@ -6,13 +6,15 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from nanocloud.errors import InvalidError
 from nanocloud.kubelet.translate import container_id, container_spec, expand, name_files, network_spec, sandbox_id
-from nanocloud.providers.image import Digest, Image, ImageConfig, UnpackedImage
+from nanocloud.providers.image import ImageConfig, UnpackedImage
 from nanocloud.providers.network import SandboxId, SandboxNetwork
 from nanocloud.providers.runtime import ContainerSpec, Resources, SeccompProfile
+from nanocloud.testkit.specs import labelled_image
 
 UID = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
 NETWORK = SandboxNetwork(
@@ -33,12 +35,13 @@ def pod(container: dict[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
 
 
 def spec_of(made: dict[str, Any], config: ImageConfig | None = None, **environment: str) -> ContainerSpec:
-    image = Image(reference="web", digest=Digest("sha256:1"), config=config or ImageConfig(), size_bytes=1)
     return container_spec(
         made,
         0,
         restart_count=2,
-        image=UnpackedImage(image=image, layers=(Path("/layers/1"),)),
+        image=UnpackedImage(
+            image=attrs.evolve(labelled_image("web"), config=config or ImageConfig()), layers=(Path("/layers/1"),)
+        ),
         environment=environment,
         network=NETWORK,
         peers={},

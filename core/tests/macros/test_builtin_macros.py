@@ -8,10 +8,11 @@ import pytest
 
 from nanocloud.errors import InvalidError, ProviderError
 from nanocloud.macros import CHARSETS, BuiltinMacros, first_address, first_nameserver
-from nanocloud.providers.macro import MacroContext, MacroValue
+from nanocloud.providers.macro import MacroValue
+from nanocloud.testkit.specs import macro_context
 from nanocloud.testkit.suites.macro import MacroProviderSuite
 
-CONTEXT = MacroContext(namespace="default", bundle="web", option="a", options={"mode": "tls", "empty": ""})
+CONTEXT = macro_context(mode="tls", empty="")
 
 
 async def expand(text: str, provider: BuiltinMacros | None = None) -> MacroValue:

@@ -8,12 +8,13 @@ from nanocloud.models.bundle import BUNDLE
 from nanocloud.models.core import CONFIG_MAP, NAMESPACE
 from nanocloud.models.meta import is_deleting
 from nanocloud.objects import EventRecorder, NamespaceController, ObjectStore
+from nanocloud.testkit.objects import bundle, config_map
 
 
 async def test_a_namespace_goes_after_everything_in_it(store: ObjectStore) -> None:
     await store.create(NAMESPACE, {"metadata": {"name": "shop"}})
-    await store.create(CONFIG_MAP, {"metadata": {"name": "c", "namespace": "shop"}})
-    made = await store.create(BUNDLE, {"metadata": {"name": "b", "namespace": "shop"}, "spec": {"service": "b"}})
+    await store.create(CONFIG_MAP, config_map("c", namespace="shop"))
+    made = await store.create(BUNDLE, bundle("b", namespace="shop"))
     start = store.revision
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import trio
 
@@ -23,18 +21,7 @@ from nanocloud.objects import (
     StaleObjectError,
     WatchEvent,
 )
-
-
-def config_map(name: str, **data: str) -> Object:
-    return {"metadata": {"name": name, "namespace": "default"}, "data": data}
-
-
-def bundle(name: str, **spec: Any) -> Object:
-    return {"metadata": {"name": name, "namespace": "default"}, "spec": {"service": name} | spec}
-
-
-def pod(name: str) -> Object:
-    return {"metadata": {"name": name, "namespace": "default"}, "spec": {"containers": [{"name": "main"}]}}
+from nanocloud.testkit.objects import bundle, config_map, pod, secret
 
 
 async def test_create_gives_identity_and_the_revision_it_was_written_at(store: ObjectStore) -> None:
@@ -51,7 +38,7 @@ async def test_create_refuses_a_taken_name_an_unknown_namespace_and_a_revision(s
     with pytest.raises(ObjectExistsError, match='configmaps "a" already exists'):
         await store.create(CONFIG_MAP, config_map("a"))
     with pytest.raises(ObjectNotFoundError, match='namespaces "nope" not found'):
-        await store.create(CONFIG_MAP, {"metadata": {"name": "a", "namespace": "nope"}})
+        await store.create(CONFIG_MAP, config_map("a", namespace="nope"))
     made["metadata"]["name"] = "b"
     with pytest.raises(BadRequestError, match="resourceVersion should not be set"):
         await store.create(CONFIG_MAP, made)
@@ -187,7 +174,7 @@ async def test_permanent_namespaces_stay_and_a_terminating_one_takes_no_more(sto
     await store.create(NAMESPACE, {"metadata": {"name": "shop"}})
     await store.delete(NAMESPACE, "", "shop")
     with pytest.raises(ForbiddenError, match="being terminated"):
-        await store.create(CONFIG_MAP, {"metadata": {"name": "a", "namespace": "shop"}})
+        await store.create(CONFIG_MAP, config_map("a", namespace="shop"))
 
 
 async def test_pages_are_of_one_revision(store: ObjectStore) -> None:
@@ -230,7 +217,7 @@ async def follow(store: ObjectStore, kind: ResourceKind, count: int, after: int)
 async def test_watch_tells_each_change_with_its_state(store: ObjectStore) -> None:
     start = store.revision
     made = await store.create(CONFIG_MAP, config_map("a", x="1"))
-    await store.create(SECRET, {"metadata": {"name": "other", "namespace": "default"}})
+    await store.create(SECRET, secret("other"))
     changed = await store.update(CONFIG_MAP, made | {"data": {"x": "2"}})
     await store.delete(CONFIG_MAP, "default", "a")
     added, modified, deleted = await follow(store, CONFIG_MAP, 3, start)
@@ -250,9 +237,7 @@ async def test_watch_from_a_forgotten_revision_says_so(store: ObjectStore, keysp
 
 
 async def test_secret_data_is_stored_sealed_and_bound_to_its_object(store: ObjectStore, keyspace: Keyspace) -> None:
-    made = await store.create(
-        SECRET, {"metadata": {"name": "db", "namespace": "default"}, "stringData": {"password": "hunter2"}}
-    )
+    made = await store.create(SECRET, secret("db", password="hunter2"))
     assert made["data"] == {"password": "aHVudGVyMg=="}
     assert (made["type"], "stringData" in made) == ("Opaque", False)
     stored = (await keyspace.list(("registry", "core", "secrets"))).entries[0].value

@@ -10,10 +10,7 @@ from nanocloud.models.core import CONFIG_MAP
 from nanocloud.models.meta import name_of
 from nanocloud.objects import ObjectStore, WatchEvent, WatchType
 from nanocloud.objects.reflector import reflect
-
-
-def config_map(name: str, **data: str) -> dict[str, object]:
-    return {"metadata": {"name": name, "namespace": "default"}, "data": data}
+from nanocloud.testkit.objects import config_map
 
 
 @pytest.fixture

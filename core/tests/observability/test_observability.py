@@ -6,7 +6,6 @@ import json
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
-import httpx2
 import pytest
 import structlog
 from prometheus_client import Metric
@@ -17,6 +16,7 @@ from starlette.applications import Starlette
 from nanocloud.keyspace import Keyspace
 from nanocloud.observability import logs, metrics
 from nanocloud.storage import SqliteStorage
+from nanocloud.testkit.api import ApiClient
 
 
 @pytest.fixture
@@ -26,9 +26,11 @@ async def keyspace(tmp_path: Path) -> AsyncIterator[Keyspace]:
 
 
 async def scrape(keyspace: Keyspace, plugins: Iterable[Metric] = ()) -> dict[str, Metric]:
-    app = Starlette(routes=[metrics.route(keyspace, lambda: plugins)])
-    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://node") as client:
-        answer = await client.get("/metrics")
+    async def of_plugins() -> bytes:
+        return metrics.render(plugins)
+
+    app = Starlette(routes=[metrics.route(keyspace, of_plugins)])
+    answer = await ApiClient(app).request("GET", "/metrics")
     assert answer.headers["content-type"] == metrics.CONTENT_TYPE
     return {family.name: family for family in text_string_to_metric_families(answer.text)}
 

@@ -11,8 +11,9 @@ from nanocloud.macros import BuiltinMacros
 from nanocloud.planning import ResolveRequest, expander, resolve
 from nanocloud.providers.macro import MacroContext, MacroProvider, MacroValue
 from nanocloud.testkit.planning import contract_of
+from nanocloud.testkit.specs import macro_context
 
-CONTEXT = MacroContext(namespace="default", bundle="web", option="a", options={})
+CONTEXT = macro_context()
 
 
 async def test_a_macro_goes_to_the_provider_that_offers_it() -> None:

@@ -13,7 +13,6 @@ from nanocloud.planning.plan import pin
 from nanocloud.planning.workload import BindingStep, Claim, SelectedService, WorkloadPlan
 from nanocloud.providers.binding import BindingArgument, BindingResult
 from nanocloud.testkit.planning import (
-    DIGEST,
     MARIADB,
     WORDPRESS,
     Settings,
@@ -22,6 +21,7 @@ from nanocloud.testkit.planning import (
     resolve_label,
     target,
 )
+from nanocloud.testkit.specs import DIGEST
 
 
 async def wordpress(given: dict[str, str] | None = None) -> WorkloadPlan:

@@ -12,8 +12,8 @@ import trio
 import trio.testing
 
 from nanocloud.errors import ImageError, NotFoundError, PortInUseError, ProviderError, VolumeFullError
-from nanocloud.providers.binding import BindingArgument, BindingCall, BindingResult
-from nanocloud.providers.network import PortMapping, SandboxId, SandboxNetworkSpec
+from nanocloud.providers.binding import BindingResult
+from nanocloud.providers.network import PortMapping, SandboxId
 from nanocloud.providers.runtime import ContainerId, ContainerSpec, ExecSpec
 from nanocloud.providers.volume import VolumeId, VolumeSpec
 from nanocloud.testkit import (
@@ -25,6 +25,7 @@ from nanocloud.testkit import (
     FakeRuntime,
     FakeVolume,
 )
+from nanocloud.testkit.specs import binding_call, container_spec, sandbox_spec
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,11 +37,7 @@ WEB = ContainerId("web-0")
 
 @pytest.fixture
 def spec(tmp_path: Path) -> ContainerSpec:
-    return ContainerSpec(id=WEB, layers=(), argv=("web",), log_path=tmp_path / "logs" / "web.log")
-
-
-def sandbox(name: str, *ports: PortMapping) -> SandboxNetworkSpec:
-    return SandboxNetworkSpec(sandbox=SandboxId(name), owner=f"default/{name}", ports=ports)
+    return container_spec(WEB, tmp_path / "logs", argv=("web",))
 
 
 def test_testkit_needs_no_pytest() -> None:
@@ -164,20 +161,20 @@ async def test_restart_makes_a_new_container_under_the_same_name(spec: Container
 
 async def test_addresses_run_out_and_reserved_ones_go_to_who_needs_them() -> None:
     network = FakeNetwork(IPv4Network("10.0.0.0/29"))  # five addresses besides the gateway's
-    first = await network.attach(sandbox("s0"))
+    first = await network.attach(sandbox_spec("s0"))
     for number in range(1, 5):
-        await network.attach(sandbox(f"s{number}"))
+        await network.attach(sandbox_spec(f"s{number}"))
     with pytest.raises(ProviderError, match="no address is left"):
-        await network.attach(sandbox("s5"))
+        await network.attach(sandbox_spec("s5"))
     await network.detach(SandboxId("s0"))
-    assert (await network.attach(sandbox("s5"))).addresses == first.addresses
+    assert (await network.attach(sandbox_spec("s5"))).addresses == first.addresses
 
 
 async def test_ports_of_the_hosts_programs_are_refused_by_name() -> None:
     network = FakeNetwork()
     network.host_programs[80, "tcp"] = "apache2"
     with pytest.raises(PortInUseError, match="apache2"):
-        await network.attach(sandbox("web", PortMapping(host_port=80, container_port=80)))
+        await network.attach(sandbox_spec("web", PortMapping(host_port=80, container_port=80)))
 
 
 async def test_volumes_share_the_capacity(tmp_path: Path) -> None:
@@ -212,14 +209,7 @@ async def test_images_are_fetched_found_here_and_collected() -> None:
 async def test_binding_outcomes_follow_the_handler_and_mask_secrets() -> None:
     codes = iter([0, 1, None])
     binding = FakeBinding(lambda _: next(codes))
-    call = BindingCall(
-        id="default/wordpress/database-0",
-        command="create_user",
-        arguments=(BindingArgument(value="wordpress"), BindingArgument(value="s3cret", secret=True)),
-        container=WEB,
-        runtime=FakeRuntime(),
-        attempt=1,
-    )
+    call = binding_call("create_user", "wordpress", b"s3cret", container=WEB, runtime=FakeRuntime())
     outcomes = [await binding.run(call) for _ in range(3)]
     assert [outcome.result for outcome in outcomes] == [
         BindingResult.COMPLETED,

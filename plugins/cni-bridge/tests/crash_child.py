@@ -14,7 +14,8 @@ from pathlib import Path
 
 import trio
 
-from nanocloud.providers.network import PortMapping, SandboxId, SandboxNetworkSpec
+from nanocloud.providers.network import PortMapping
+from nanocloud.testkit.specs import sandbox_spec
 from nanocloud_cni_bridge import links, netns, rules, veth
 from nanocloud_cni_bridge.config import BridgeConfig
 from nanocloud_cni_bridge.network import BridgeNetwork
@@ -64,11 +65,8 @@ async def work(folder: Path, line: str) -> None:
         print("ready", flush=True)
 
         async def churn(number: int) -> None:
-            spec = SandboxNetworkSpec(
-                sandbox=SandboxId(f"crash-{number}"),
-                owner=f"default/crash-{number}",
-                ports=(PortMapping(host_port=9000 + number, container_port=80),) if number % 2 else (),
-            )
+            ports = [PortMapping(host_port=9000 + number, container_port=80)] if number % 2 else []
+            spec = sandbox_spec(f"crash-{number}", *ports)
             while True:
                 await network.attach(spec)
                 await network.detach(spec.sandbox)

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 import trio
-from inside_world import GATEWAY, command, inventory, link_of, outer_inventory, ping, spec
+from inside_world import GATEWAY, command, inventory, link_of, outer_inventory, ping
 
+from nanocloud.testkit.specs import sandbox_spec
 from nanocloud_cni_bridge.network import BridgeNetwork
 
 
@@ -101,7 +102,7 @@ async def test_killed_at_every_step_nothing_is_left_over(
 
 async def test_leftovers_without_record_are_removed(make: Callable[..., BridgeNetwork], tmp_path: Path) -> None:
     async with make() as provider:
-        kept = await provider.attach(spec("kept"))
+        kept = await provider.attach(sandbox_spec("kept"))
     folder = tmp_path / "run/netns"
     (folder / "file-without-mount").touch()
     command("touch", str(folder / "mount-without-link"))

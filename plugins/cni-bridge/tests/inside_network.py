@@ -31,18 +31,18 @@ from inside_world import (
     ping,
     published,
     six,
-    spec,
     within,
 )
 
 from nanocloud.errors import InvalidError, PortInUseError, ProviderError
 from nanocloud.providers.network import SandboxId, SandboxNetwork
+from nanocloud.testkit.specs import sandbox_spec
 from nanocloud_cni_bridge import netlink, netns, rules, sysctls, veth
 from nanocloud_cni_bridge.network import BridgeNetwork
 
 
 async def test_sandboxes_reach_each_other_and_the_node(network: BridgeNetwork) -> None:
-    one, two = await network.attach(spec("one")), await network.attach(spec("two"))
+    one, two = await network.attach(sandbox_spec("one")), await network.attach(sandbox_spec("two"))
     assert [str(n) for n in one.nameservers] == [GATEWAY, "fd6e:616e:6f63::1"]
     for address in (four(two), six(two), GATEWAY, "fd6e:616e:6f63::1", NODE):
         await ping(one.namespace_path, address)
@@ -52,7 +52,7 @@ async def test_sandboxes_reach_each_other_and_the_node(network: BridgeNetwork) -
 
 
 async def test_the_world_sees_the_nodes_address(network: BridgeNetwork, world: Path) -> None:
-    one = await network.attach(spec("one"))
+    one = await network.attach(sandbox_spec("one"))
     with answering(world, 80):
         assert await from_inside(one.namespace_path, WORLD, 80) == NODE
     with answering(world, 80, six=True):
@@ -62,7 +62,7 @@ async def test_the_world_sees_the_nodes_address(network: BridgeNetwork, world: P
 
 
 async def test_the_world_reaches_published_ports_only(network: BridgeNetwork, world: Path) -> None:
-    one = await network.attach(spec("one", published(8080)))
+    one = await network.attach(sandbox_spec("one", published(8080)))
     with answering(one.namespace_path, 80):
         assert await from_inside(world, NODE, 8080) == WORLD  # the pod sees who is asking
         with pytest.raises(OSError, match=r"."):
@@ -74,8 +74,8 @@ async def test_the_world_reaches_published_ports_only(network: BridgeNetwork, wo
 
 
 async def test_a_published_port_answers_on_every_way_to_the_node(network: BridgeNetwork) -> None:
-    one = await network.attach(spec("one", published(8080)))
-    other = await network.attach(spec("other"))
+    one = await network.attach(sandbox_spec("one", published(8080)))
+    other = await network.attach(sandbox_spec("other"))
     with answering(one.namespace_path, 80):
         for address in ("127.0.0.1", "127.0.0.9", NODE, GATEWAY):
             assert await from_node(address, 8080)
@@ -85,8 +85,8 @@ async def test_a_published_port_answers_on_every_way_to_the_node(network: Bridge
 
 
 async def test_a_published_port_answers_over_ipv6(network: BridgeNetwork, world: Path) -> None:
-    one = await network.attach(spec("one", published(8080)))
-    other = await network.attach(spec("other"))
+    one = await network.attach(sandbox_spec("one", published(8080)))
+    other = await network.attach(sandbox_spec("other"))
     with answering(one.namespace_path, 80, six=True):
         assert await from_inside(world, NODE6, 8080) == WORLD6
         with pytest.raises(ConnectionRefusedError):  # never forwarded, and no time lost on it
@@ -97,8 +97,8 @@ async def test_a_published_port_answers_over_ipv6(network: BridgeNetwork, world:
 
 
 async def test_udp_ports_and_ports_of_one_address(network: BridgeNetwork, world: Path) -> None:
-    one = await network.attach(spec("one", published(5353, 53, protocol="udp")))
-    two = await network.attach(spec("two", published(8080, 80, "127.0.0.1"), published(8081, 80, NODE)))
+    one = await network.attach(sandbox_spec("one", published(5353, 53, protocol="udp")))
+    two = await network.attach(sandbox_spec("two", published(8080, 80, "127.0.0.1"), published(8081, 80, NODE)))
     with answering(one.namespace_path, 53, udp=True):
         assert await from_inside(world, NODE, 5353, udp=True) == WORLD
         assert await from_node("127.0.0.1", 5353, udp=True)
@@ -113,7 +113,7 @@ async def test_udp_ports_and_ports_of_one_address(network: BridgeNetwork, world:
 
 
 async def test_sandboxes_do_not_reach_the_nodes_loopback(network: BridgeNetwork) -> None:
-    one = await network.attach(spec("one"))
+    one = await network.attach(sandbox_spec("one"))
     with socket.create_server(("127.0.0.1", 7000)):
         within(one.namespace_path, lambda: command("ip", "route", "replace", "local", "127.0.0.0/8", "dev", "lo"))
         within(one.namespace_path, lambda: command("ip", "address", "flush", "dev", "lo"))
@@ -125,13 +125,13 @@ async def test_sandboxes_do_not_reach_the_nodes_loopback(network: BridgeNetwork)
 
 
 async def test_a_port_of_another_sandbox_is_refused(network: BridgeNetwork, tmp_path: Path) -> None:
-    await network.attach(spec("one", published(8080)))
+    await network.attach(sandbox_spec("one", published(8080)))
     before = inventory(tmp_path)
     with pytest.raises(PortInUseError, match=r"8080/tcp is held by sandbox one \(default/one\)"):
-        await network.attach(spec("two", published(8080)))
+        await network.attach(sandbox_spec("two", published(8080)))
     assert inventory(tmp_path) == before
     await network.detach(SandboxId("one"))
-    await network.attach(spec("two", published(8080)))
+    await network.attach(sandbox_spec("two", published(8080)))
 
 
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])
@@ -142,13 +142,13 @@ async def test_a_port_of_a_program_is_refused(network: BridgeNetwork, tmp_path: 
         if protocol == "tcp":
             program.listen()
         with pytest.raises(PortInUseError, match=rf"8080/{protocol} is held by .*\(pid {os.getpid()}\)"):
-            await network.attach(spec("one", published(8080, protocol=protocol)))
+            await network.attach(sandbox_spec("one", published(8080, protocol=protocol)))
     assert inventory(tmp_path) == before
-    await network.attach(spec("one", published(8080, protocol=protocol)))
+    await network.attach(sandbox_spec("one", published(8080, protocol=protocol)))
 
 
 async def test_port_53_can_be_published_beside_our_own_name_server(network: BridgeNetwork, world: Path) -> None:
-    one = await network.attach(spec("one", published(53, 53, protocol="udp")))
+    one = await network.attach(sandbox_spec("one", published(53, 53, protocol="udp")))
     await network.set_names({"one.default.svc": one.addresses})
     with answering(one.namespace_path, 53, udp=True):
         assert await from_inside(world, NODE, 53, udp=True) == WORLD
@@ -156,48 +156,48 @@ async def test_port_53_can_be_published_beside_our_own_name_server(network: Brid
 
 
 async def test_the_same_spec_gives_the_same_and_another_is_refused(network: BridgeNetwork, tmp_path: Path) -> None:
-    first = await network.attach(spec("one", published(8080)))
+    first = await network.attach(sandbox_spec("one", published(8080)))
     before = inventory(tmp_path)
-    assert await network.attach(spec("one", published(8080))) == first
+    assert await network.attach(sandbox_spec("one", published(8080))) == first
     assert inventory(tmp_path) == before
     with pytest.raises(ProviderError, match="another specification"):
-        await network.attach(spec("one"))
+        await network.attach(sandbox_spec("one"))
     with pytest.raises(ProviderError, match="default/one is attached as sandbox one"):
-        await network.attach(spec("two", owner="default/one"))
+        await network.attach(sandbox_spec("two", owner="default/one"))
 
 
 async def test_a_namespace_that_was_taken_away_is_made_anew(network: BridgeNetwork) -> None:
-    first = await network.attach(spec("one"))
+    first = await network.attach(sandbox_spec("one"))
     command("umount", str(first.namespace_path))
     assert await network.list() == []
-    assert await network.attach(spec("one")) == first
+    assert await network.attach(sandbox_spec("one")) == first
     await ping(first.namespace_path, GATEWAY)
 
 
 async def test_addresses_stick_to_their_owner(make: Callable[..., BridgeNetwork]) -> None:
     provider = make()
     async with provider:
-        one = await provider.attach(spec("one-1", owner="default/one"))
+        one = await provider.attach(sandbox_spec("one-1", owner="default/one"))
         await provider.detach(SandboxId("one-1"))
-        await provider.attach(spec("two"))
-        again = await provider.attach(spec("one-2", owner="default/one"))
+        await provider.attach(sandbox_spec("two"))
+        again = await provider.attach(sandbox_spec("one-2", owner="default/one"))
         assert again.addresses == one.addresses
         await provider.detach(SandboxId("one-2"))
     async with provider:
-        assert (await provider.attach(spec("one-3", owner="default/one"))).addresses == one.addresses
+        assert (await provider.attach(sandbox_spec("one-3", owner="default/one"))).addresses == one.addresses
         with pytest.raises(ProviderError, match="in use by sandbox one-3"):
             await provider.release("default/one")
         await provider.detach(SandboxId("one-3"))
         await provider.release("default/one")
         await provider.release("default/nobody")
-        assert (await provider.attach(spec("one-4", owner="default/one"))).addresses != one.addresses
+        assert (await provider.attach(sandbox_spec("one-4", owner="default/one"))).addresses != one.addresses
     await provider.purge()
 
 
 async def test_sandboxes_outlive_the_server(make: Callable[..., BridgeNetwork], world: Path) -> None:
     async with make() as first:
-        one = await first.attach(spec("one", published(8080)))
-        two = await first.attach(spec("two"))
+        one = await first.attach(sandbox_spec("one", published(8080)))
+        two = await first.attach(sandbox_spec("two"))
     with answering(one.namespace_path, 80):
         assert await from_inside(world, NODE, 8080) == WORLD
         await ping(two.namespace_path, four(one))
@@ -205,14 +205,14 @@ async def test_sandboxes_outlive_the_server(make: Callable[..., BridgeNetwork], 
             assert sorted(await second.list(), key=lambda n: n.sandbox) == [one, two]
             assert await from_inside(world, NODE, 8080) == WORLD
             with pytest.raises(PortInUseError):
-                await second.attach(spec("three", published(8080)))
+                await second.attach(sandbox_spec("three", published(8080)))
             await second.detach(SandboxId("one"))
             assert await second.list() == [two]
         await make().purge()
 
 
 async def test_names_resolve_inside_a_sandbox_as_programs_ask(network: BridgeNetwork) -> None:
-    one, two = await network.attach(spec("one")), await network.attach(spec("two"))
+    one, two = await network.attach(sandbox_spec("one")), await network.attach(sandbox_spec("two"))
     with pytest.raises(AssertionError, match="EAI_AGAIN"):  # until the names are known
         await resolve(one, "mariadb.default.svc")
     await network.set_names({f"mariadb.{zone}": two.addresses for zone in ("default.svc", "nanocloud.local")})
@@ -246,7 +246,7 @@ async def test_names_of_the_world_come_from_the_nodes_resolver(make: Callable[..
         await upstream.bind(("127.0.0.53", 53))
         async with make(upstream=("127.0.0.53",)) as provider, trio.open_nursery() as nursery:
             nursery.start_soon(answer, upstream)
-            one = await provider.attach(spec("one"))
+            one = await provider.attach(sandbox_spec("one"))
             await provider.set_names({})
             assert await resolve(one, "www.example.com") == ["192.0.2.80"]
             nursery.cancel_scope.cancel()
@@ -275,13 +275,13 @@ async def resolve(sandbox: SandboxNetwork, name: str, family: str = "AF_INET") -
 async def test_twenty_times_attach_and_detach_leave_exactly_nothing(network: BridgeNetwork, tmp_path: Path) -> None:
     empty = inventory(tmp_path)
     for _ in range(20):
-        await network.attach(spec("again", published(8080), published(8081)))
+        await network.attach(sandbox_spec("again", published(8080), published(8081)))
         assert inventory(tmp_path) != empty
         await network.detach(SandboxId("again"))
         assert inventory(tmp_path) == empty
     async with trio.open_nursery() as nursery:
         for number in range(20):
-            nursery.start_soon(network.attach, spec(f"p{number}", published(8000 + number)))
+            nursery.start_soon(network.attach, sandbox_spec(f"p{number}", published(8000 + number)))
     assert inventory(tmp_path) == {
         "links": sorted(link_of(f"p{n}") for n in range(20)),
         "namespaces": sorted(f"p{n}" for n in range(20)),
@@ -302,7 +302,7 @@ async def test_cancelled_calls_leave_nothing(network: BridgeNetwork, tmp_path: P
         with trio.move_on_after(random.random() / 100):
             async with trio.open_nursery() as nursery:
                 for number in range(12):  # more than there are threads, so that some wait for one
-                    nursery.start_soon(network.attach, spec(f"p{number}", published(8000 + number)))
+                    nursery.start_soon(network.attach, sandbox_spec(f"p{number}", published(8000 + number)))
         attached = {n.sandbox for n in await network.list()}
         assert inventory(tmp_path)["records"] == sorted(attached)
         assert len(inventory(tmp_path)["links"]) == inventory(tmp_path)["mounts"] == len(attached)
@@ -327,14 +327,14 @@ async def test_a_failed_attach_leaves_nothing(
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, fails)
             with pytest.raises(ProviderError, match=r"sandbox one: .* failed: .*No space left"):
-                await network.attach(spec("one", published(8080)))
+                await network.attach(sandbox_spec("one", published(8080)))
         assert inventory(tmp_path) == empty
-    await network.attach(spec("one", published(8080)))
+    await network.attach(sandbox_spec("one", published(8080)))
 
 
 async def test_foreign_changes_are_mended(network: BridgeNetwork, world: Path) -> None:
-    one = await network.attach(spec("one", published(8080)))
-    two = await network.attach(spec("two"))
+    one = await network.attach(sandbox_spec("one", published(8080)))
+    two = await network.attach(sandbox_spec("two"))
 
     async def until_it_works() -> None:
         with trio.fail_after(10), answering(one.namespace_path, 80):
@@ -361,7 +361,7 @@ async def test_foreign_changes_are_mended(network: BridgeNetwork, world: Path) -
 
 async def test_attach_heals_a_table_without_waiting_for_the_watcher(network: BridgeNetwork, world: Path) -> None:
     command("nft", "delete", "table", "inet", "nanocloud")
-    one = await network.attach(spec("one", published(8080)))
+    one = await network.attach(sandbox_spec("one", published(8080)))
     with answering(one.namespace_path, 80):
         assert await from_inside(world, NODE, 8080) == WORLD
 
@@ -375,7 +375,7 @@ async def test_purge_leaves_nothing_and_repeats(make: Callable[..., BridgeNetwor
     assert outer_inventory(tmp_path) == before
     for _ in range(2):  # the second start must not take its own settings for the node's
         async with make() as provider:
-            await provider.attach(spec("one", published(8080)))
+            await provider.attach(sandbox_spec("one", published(8080)))
             assert sysctls.read("ipv4/ip_forward") == sysctls.read("ipv6/conf/all/forwarding") == "1"
             assert sysctls.read("ipv6/conf/ext0/accept_ra") == "2"
     await make().purge()
@@ -402,14 +402,14 @@ async def test_a_subnet_that_is_taken_is_refused(make: Callable[..., BridgeNetwo
 
 async def test_another_subnet_is_refused_while_sandboxes_are_attached(make: Callable[..., BridgeNetwork]) -> None:
     async with make() as provider:
-        await provider.attach(spec("one"))
+        await provider.attach(sandbox_spec("one"))
     with pytest.raises(ProviderError, match=r"sandbox one is attached as 10\.118\.0\.2, outside subnet 10\.119"):
         async with make(subnet="10.119.0.0/16"):
             pass
     async with make() as provider:
         await provider.detach(SandboxId("one"))
     async with make(subnet="10.119.0.0/16") as provider:
-        assert four(await provider.attach(spec("one"))) == "10.119.0.2"
+        assert four(await provider.attach(sandbox_spec("one"))) == "10.119.0.2"
         assert f"inet {GATEWAY}/" not in command("ip", "address", "show", "nanocloud0")
     await make().purge()
 
@@ -418,7 +418,7 @@ async def test_ipv6_is_off_where_the_host_has_it_off(make: Callable[..., BridgeN
     sysctls.write("ipv6/conf/all/disable_ipv6", "1")
     try:
         async with make() as provider:
-            one = await provider.attach(spec("one", published(8080)))
+            one = await provider.attach(sandbox_spec("one", published(8080)))
             assert [a.version for a in (*one.addresses, *one.nameservers)] == [4, 4]
             with answering(one.namespace_path, 80):
                 assert await from_node("127.0.0.1", 8080)
@@ -427,7 +427,7 @@ async def test_ipv6_is_off_where_the_host_has_it_off(make: Callable[..., BridgeN
         sysctls.write("ipv6/conf/all/disable_ipv6", "0")
         command("ip", "-6", "address", "add", f"{NODE6}/64", "dev", "ext0", "nodad")
     async with make(subnet6="") as provider:
-        assert len((await provider.attach(spec("one"))).addresses) == 1
+        assert len((await provider.attach(sandbox_spec("one"))).addresses) == 1
     await provider.purge()
 
 
@@ -435,7 +435,7 @@ async def test_a_foreign_bridge_is_used_but_never_robbed_nor_removed(make: Calla
     command("ip", "link", "add", "nanocloud0", "type", "bridge")
     command("ip", "address", "add", "192.0.2.1/24", "dev", "nanocloud0")
     async with make() as provider:
-        await ping((await provider.attach(spec("one"))).namespace_path, GATEWAY)
+        await ping((await provider.attach(sandbox_spec("one"))).namespace_path, GATEWAY)
     await provider.purge()
     assert "192.0.2.1/24" in command("ip", "address", "show", "nanocloud0")
     command("ip", "link", "del", "nanocloud0")
@@ -460,10 +460,13 @@ async def test_nft_missing_names_the_package(
 async def test_bad_input_never_reaches_the_host(network: BridgeNetwork, tmp_path: Path) -> None:
     empty = inventory(tmp_path)
     for bad in (
-        spec("../x"), spec("x" * 64), spec("X"), spec("x", owner="noslash"), spec("x", owner="a/b/c"),
-        spec("x", owner="../b"), spec("x", published(0)), spec("x", published(1, 70000)),
-        spec("x", published(1, 1, protocol="sctp")), spec("x", *(published(n) for n in range(1, 300))),
-    ):  # fmt: skip
+        *(sandbox_spec(name) for name in ("../x", "x" * 64, "X")),
+        *(sandbox_spec("x", owner=owner) for owner in ("noslash", "a/b/c", "../b")),
+        sandbox_spec("x", published(0)),
+        sandbox_spec("x", published(1, 70000)),
+        sandbox_spec("x", published(1, 1, protocol="sctp")),
+        sandbox_spec("x", *(published(n) for n in range(1, 300))),
+    ):
         with pytest.raises(InvalidError):
             await network.attach(bad)
     with pytest.raises(InvalidError):
@@ -473,7 +476,7 @@ async def test_bad_input_never_reaches_the_host(network: BridgeNetwork, tmp_path
     with pytest.raises(InvalidError):
         await network.set_names({"Upper.svc": ()})
     with pytest.raises(ProviderError, match="no address of this node"):
-        await network.attach(spec("x", published(8080, 80, "198.51.100.1")))
+        await network.attach(sandbox_spec("x", published(8080, 80, "198.51.100.1")))
     await network.detach(SandboxId("never-attached"))
     assert inventory(tmp_path) == empty
 

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import pytest
 import trio
 
-from nanocloud.providers.network import PortMapping, SandboxId, SandboxNetwork, SandboxNetworkSpec
+from nanocloud.providers.network import PortMapping, SandboxNetwork
 from nanocloud_cni_bridge import links, netns, sysctls
 from nanocloud_cni_bridge.attachment import link_name
 from nanocloud_cni_bridge.config import BridgeConfig
@@ -121,10 +121,6 @@ def inventory(folder: Path) -> dict[str, Any]:
         "records": sorted(path.stem for path in (folder / "run/network/attached").iterdir()),
         "ports": sum(len(item["map"].get("elem", ())) for item in table["nftables"] if "map" in item),
     }
-
-
-def spec(name: str, *ports: PortMapping, owner: str = "") -> SandboxNetworkSpec:
-    return SandboxNetworkSpec(sandbox=SandboxId(name), owner=owner or f"default/{name}", ports=ports)
 
 
 def published(host_port: int, container_port: int = 80, ip: str | None = None, **more: Any) -> PortMapping:

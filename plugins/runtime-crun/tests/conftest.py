@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from nanocloud.providers.runtime import ContainerId, ContainerSpec, Mount
+from nanocloud.providers.runtime import ContainerSpec, Mount
+from nanocloud.testkit.specs import container_spec
 from nanocloud_runtime_crun.processes import command_line, every_pid
 from nanocloud_runtime_crun.runtime import CrunConfig, CrunRuntime
 
@@ -95,13 +96,8 @@ def spec(image: Path, tmp_path: Path) -> Callable[..., ContainerSpec]:
     """Builds the spec of a container that runs a shell script."""
 
     def build(script: str = "sleep 1000000", *, id: str = "c", **fields: Any) -> ContainerSpec:
-        given: dict[str, Any] = {
-            "id": ContainerId(id),
-            "layers": (image,),
-            "argv": ("/bin/sh", "-c", script),
-            "log_path": tmp_path / "logs" / f"{id}.log",
-        }
-        return ContainerSpec(**(given | fields))
+        given: dict[str, Any] = {"layers": (image,), "argv": ("/bin/sh", "-c", script)} | fields
+        return container_spec(id, tmp_path / "logs", **given)
 
     return build
 

@@ -22,6 +22,7 @@ import attrs
 import trio
 
 from nanocloud.providers.runtime import ContainerId, ContainerSpec, ExecSpec, Resources
+from nanocloud.testkit.specs import container_spec
 from nanocloud_runtime_crun import _syscalls
 from nanocloud_runtime_crun.runtime import CrunConfig, CrunRuntime
 
@@ -34,13 +35,7 @@ SCRIPTS = {
 
 
 def spec(name: str, image: Path, logs: Path) -> ContainerSpec:
-    return ContainerSpec(
-        id=ContainerId(name),
-        labels={"name": name},
-        layers=(image,),
-        argv=("/bin/sh", "-c", SCRIPTS[name]),
-        log_path=logs / f"{name}.log",
-    )
+    return container_spec(name, logs, argv=("/bin/sh", "-c", SCRIPTS[name]), layers=(image,), labels={"name": name})
 
 
 def die_at(step: str) -> None:

@@ -4,30 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nanocloud.providers.runtime import (
-    ContainerId,
     ContainerSpec,
     Mount,
     ProjectedFile,
     Security,
 )
+from nanocloud.testkit.specs import container_spec
 from nanocloud_runtime_crun import spec as oci
 from nanocloud_runtime_crun import users
 
-if TYPE_CHECKING:
-    pass
-
 
 def _spec(**fields: Any) -> ContainerSpec:
-    given: dict[str, Any] = {
-        "id": ContainerId("c"),
-        "layers": (Path("/layer"),),
-        "argv": ("run",),
-        "log_path": Path("/logs/c.log"),
-    }
-    return ContainerSpec(**(given | fields))
+    return container_spec("c", Path("/logs"), **({"layers": (Path("/layer"),)} | fields))
 
 
 def _prepared(spec: ContainerSpec, **fields: Any) -> oci.Prepared:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from nanocloud.errors import InvalidError
 from nanocloud.providers.runtime import (
-    ContainerId,
     ContainerSpec,
     ExecSpec,
     ProjectedFile,
@@ -17,25 +16,17 @@ from nanocloud.providers.runtime import (
     SeccompProfile,
     Security,
 )
+from nanocloud.testkit.specs import container_spec
 from nanocloud_runtime_crun import failures
 from nanocloud_runtime_crun.host import CAPABILITIES
 from nanocloud_runtime_crun.record import Failure
 from nanocloud_runtime_crun.validation import check_container, check_exec
 
-if TYPE_CHECKING:
-    pass
-
 ALL = frozenset(CAPABILITIES)
 
 
 def _spec(**fields: Any) -> ContainerSpec:
-    given: dict[str, Any] = {
-        "id": ContainerId("c"),
-        "layers": (Path("/layer"),),
-        "argv": ("run",),
-        "log_path": Path("/logs/c.log"),
-    }
-    return ContainerSpec(**(given | fields))
+    return container_spec(fields.pop("id", "c"), Path("/logs"), **({"layers": (Path("/layer"),)} | fields))
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from nanocloud.ambient import wall_clock
 from nanocloud.apiserver import negotiation, printing
 from nanocloud.apiserver.resources import delete
 from nanocloud.apiserver.status import MethodNotAllowedError
@@ -38,7 +39,7 @@ async def act(context: ApiContext, request: Request, target: Target) -> Response
     def change(bundle: Object) -> None:
         if target.rest == "restart":
             annotations = bundle["metadata"].setdefault("annotations", {})
-            annotations[RESTARTED_AT] = datetime.now(UTC).isoformat()
+            annotations[RESTARTED_AT] = datetime.fromtimestamp(wall_clock(), UTC).isoformat()
         else:
             bundle["spec"]["start"] = target.rest == "start"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -38,10 +39,11 @@ async def read_bytes(request: Request) -> bytes:
         raise _too_large()
     body = bytearray()
     with trio.move_on_after(BODY_SECONDS):
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > MAX_BODY_BYTES:
-                raise _too_large()
+        async with aclosing(request.stream()) as chunks:
+            async for chunk in chunks:
+                body += chunk
+                if len(body) > MAX_BODY_BYTES:
+                    raise _too_large()
         return bytes(body)
     raise BadRequestError(f"the request body did not arrive within {BODY_SECONDS} s")
 

@@ -5,12 +5,12 @@ The kubelet does both; ``PodAccess`` is what this server asks of it.
 
 from __future__ import annotations
 
-import time
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Protocol
 
 import trio
 
+from nanocloud.ambient import wall_clock
 from nanocloud.apiserver.negotiation import flag, number
 from nanocloud.errors import BadRequestError, UnavailableError
 from nanocloud.models.meta import parse_time
@@ -77,7 +77,7 @@ class LogStream:
         since_seconds, since_time = number(query, "sinceSeconds", minimum=1), query.get("sinceTime")
         if since_seconds is not None and since_time:
             raise BadRequestError("at most one of sinceTime or sinceSeconds may be specified")
-        since = time.time() - since_seconds if since_seconds is not None else None
+        since = wall_clock() - since_seconds if since_seconds is not None else None
         if since_time and (since := parse_time(since_time)) is None:
             raise BadRequestError(f"sinceTime is {since_time[:80]!r}; it must be an RFC 3339 time")
         if query.get("stream") not in (None, "", "All"):

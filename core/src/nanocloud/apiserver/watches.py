@@ -6,12 +6,12 @@ leaves, and when the server stops. A place that is forgotten is told by one ERRO
 
 from __future__ import annotations
 
-import random
 from typing import TYPE_CHECKING
 
 import orjson
 import trio
 
+from nanocloud.ambient import surroundings
 from nanocloud.apiserver import negotiation, printing
 from nanocloud.apiserver.resources import selector_of, wanted_revision
 from nanocloud.apiserver.status import watch_error
@@ -46,7 +46,7 @@ class WatchStream:
         self._after = wanted_revision(context, request)
         asked = negotiation.number(query, "timeoutSeconds")
         # Spread, so that the watches of a client that began together do not end together.
-        self._seconds = min(asked, _LONGEST_SECONDS) if asked else random.uniform(1800, 3600)  # noqa: S311
+        self._seconds = min(asked, _LONGEST_SECONDS) if asked else surroundings().rng.uniform(1800, 3600)
         self._initial = self._initial_events(query)
         self._is_first = True
 

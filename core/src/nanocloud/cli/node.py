@@ -71,6 +71,7 @@ def reset(
     """Remove everything that Nanocloud made on this machine: services, their data, images, keys, network."""
     import trio
 
+    from nanocloud.cli.groups import forget
     from nanocloud.concurrency import unwrapped
     from nanocloud.config import load
     from nanocloud.identity.assets import require_root
@@ -82,3 +83,4 @@ def reset(
         typer.confirm(f"Remove all services and their data below {config.state_dir}?", abort=True)
     with unwrapped():
         trio.run(take_off, config, typer.echo)
+    forget()

@@ -90,7 +90,7 @@ class BundleController:
     def _bundle_changed(self, event: WatchEvent) -> None:
         key = namespace_of(event.object), name_of(event.object)
         self._queue.add(key)
-        for dependant in self._dependants.get(key, ()):
+        for dependant in sorted(self._dependants.get(key, ())):  # one order, whatever strings hash to
             self._queue.add(dependant)
 
     def _child_changed(self, event: WatchEvent) -> None:

@@ -19,6 +19,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from nanocloud.ambient import wall_clock
 from nanocloud.errors import CorruptError, NanocloudError
 from nanocloud.files import PRIVATE_FILE, private_folder, write_durably
 from nanocloud.identity.authority import CertificateAuthority, KeyPair
@@ -117,7 +118,7 @@ class SecureAssets:
             key = serialization.load_pem_private_key(self.key(name).read_bytes(), password=None)
         except Exception:  # whatever is wrong with it, a new one mends it
             return None
-        left = certificate.not_valid_after_utc - dt.datetime.now(dt.UTC)
+        left = certificate.not_valid_after_utc - dt.datetime.fromtimestamp(wall_clock(), dt.UTC)
         return certificate if key.public_key() == certificate.public_key() and left > _RENEW_BEFORE else None
 
     def _save(self, name: str, pair: KeyPair) -> None:

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from nanocloud.ambient import wall_clock
 from nanocloud.errors import CorruptError, InvalidError, NotFoundError
 from nanocloud.files import write_durably
 
@@ -158,7 +159,7 @@ def new_request(user: str) -> tuple[bytes, bytes]:
 def _builder(
     subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePublicKey, *, days: int
 ) -> x509.CertificateBuilder:
-    now = dt.datetime.now(dt.UTC)
+    now = dt.datetime.fromtimestamp(wall_clock(), dt.UTC)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)

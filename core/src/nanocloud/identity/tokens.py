@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,7 @@ import attrs
 import jwt
 import orjson
 
+from nanocloud.ambient import wall_clock
 from nanocloud.errors import ConflictError, NotFoundError, UnauthorizedError
 from nanocloud.models.converter import structure, unstructure
 
@@ -76,7 +76,7 @@ class BearerTokens:
     """Signs and verifies bearer tokens."""
 
     key: bytes = attrs.field(repr=False)
-    clock: Callable[[], float] = time.time
+    clock: Callable[[], float] = wall_clock
 
     def sign(self, grant: Grant, *, ttl_seconds: float = BEARER_TTL_SECONDS) -> str:
         now = self.clock()

@@ -7,12 +7,12 @@ write either done or not, never half; the caller reads again.
 from __future__ import annotations
 
 import math
-import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import trio
 
+from nanocloud.ambient import wall_clock
 from nanocloud.errors import (
     CompactedError,
     ConflictError,
@@ -60,7 +60,7 @@ class Keyspace:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, storage: StorageProvider, *, clock: Callable[[], float] = time.time, keep: int = KEEP_REVISIONS
+        cls, storage: StorageProvider, *, clock: Callable[[], float] = wall_clock, keep: int = KEEP_REVISIONS
     ) -> AsyncIterator[Keyspace]:
         """Run a keyspace on an entered storage. Keys that expired meanwhile are gone before the body runs.
 

@@ -96,7 +96,7 @@ class BindingsWorker:
         self._wake((namespace_of(event.object), labels_of(event.object).get(BUNDLE_LABEL, "")))
 
     def _wake(self, target: _Key) -> None:
-        for key in self._by_target.get(target, ()):
+        for key in sorted(self._by_target.get(target, ())):  # one order, whatever strings hash to
             self._queue.add(key)
 
     async def _reconcile(self, key: _Key) -> None:

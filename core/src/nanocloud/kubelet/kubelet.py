@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 import trio
 
+from nanocloud.concurrency import in_thread
 from nanocloud.errors import NanocloudError
 from nanocloud.kubelet.names import published_names
 from nanocloud.kubelet.pods import PodWorker
@@ -113,7 +114,7 @@ async def collect_orphans(parts: KubeletParts) -> None:
             if consumer not in sandboxes:
                 unpublish = partial(parts.volume.unpublish, volume.id, consumer=consumer)
                 await _collect("use of a volume", volume.id, unpublish)
-    await trio.to_thread.run_sync(_remove_logs, parts.logs, known)
+    await in_thread(_remove_logs, parts.logs, known)
 
 
 async def _collect(what: str, name: str, remove: Callable[[], Awaitable[None]]) -> None:

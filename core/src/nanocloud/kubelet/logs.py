@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
+from nanocloud.concurrency import in_thread
 from nanocloud.kubelet.inotify import changes
 
 if TYPE_CHECKING:
@@ -41,11 +42,11 @@ async def read_log(path: Path, options: LogOptions, *, ended: trio.Event) -> Asy
     """
     formatter = _Formatter(options)
     async with changes(path.parent) as wait:
-        position = await trio.to_thread.run_sync(_start, path, options.tail_lines)
+        position = await in_thread(_start, path, options.tail_lines)
         rest = b""
         while True:
             over = ended.is_set()  # asked before reading: what came before the end is read below
-            position, piece = await trio.to_thread.run_sync(_read, path, position)
+            position, piece = await in_thread(_read, path, position)
             if piece:
                 *lines, rest = (rest + piece).split(b"\n")
                 if text := formatter.format(lines):

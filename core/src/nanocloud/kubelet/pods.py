@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import structlog
 import trio
 
-from nanocloud.concurrency import first_error, gather
+from nanocloud.concurrency import first_error, gather, in_thread
 from nanocloud.errors import NanocloudError, NotFoundError
 from nanocloud.kubelet.backoff import Backoff
 from nanocloud.kubelet.logs import last_line
@@ -204,7 +204,7 @@ class PodWorker:
             if ended is not None:
                 seen.last_exit, seen.last_started_at = ended, seen.started_at
         path = log_folder(self._parts.logs, self._pod, seen.name) / f"{seen.restart_count}.log"
-        seen.last_words = await trio.to_thread.run_sync(last_line, path) if ended.code else ""
+        seen.last_words = await in_thread(last_line, path) if ended.code else ""
 
     async def _announce(self, seen: ContainerObservation, is_new: bool) -> None:
         await self._write_status()
@@ -217,7 +217,7 @@ class PodWorker:
         seen.started_at, seen.ready = None, False
         container = container or container_id(self.uid, index, seen.restart_count)
         await self._parts.runtime.remove(container)
-        await trio.to_thread.run_sync(self._drop_old_logs, seen)
+        await in_thread(self._drop_old_logs, seen)
         seen.restart_count += has_run
         delay = backoff.next()
         if delay:
@@ -246,7 +246,7 @@ class PodWorker:
         await gather(*(partial(self._stop, c.id, float(grace)) for c in mine))
         await release_pod(self._pod, self._parts, for_good=await self._is_last())
         folder = log_folder(self._parts.logs, self._pod, "any").parent
-        await trio.to_thread.run_sync(partial(shutil.rmtree, folder, ignore_errors=True))
+        await in_thread(partial(shutil.rmtree, folder, ignore_errors=True))
         try:
             await self._parts.store.delete(
                 POD, namespace_of(self._pod), name_of(self._pod), uid=self.uid, grace_seconds=0

@@ -10,9 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
-import trio
 
-from nanocloud.concurrency import gather
+from nanocloud.concurrency import gather, in_thread
 from nanocloud.errors import (
     FieldError,
     ImageError,
@@ -176,7 +175,7 @@ async def _container(
     network: SandboxNetwork,
     parts: KubeletParts,
 ) -> PreparedContainer:
-    uid, gid = await trio.to_thread.run_sync(numeric_user, image.image.config.user, image.layers)
+    uid, gid = await in_thread(numeric_user, image.image.config.user, image.layers)
     mounts: list[Mount] = []
     files: list[ProjectedFile] = []
     tmpfs: list[str] = []
@@ -186,7 +185,7 @@ async def _container(
             message = f"volume {mount['name']!r} is not declared under spec.volumes"
             raise InvalidError(message, [FieldError("spec.containers.volumeMounts", message)])
         if not isinstance(source, dict):
-            await trio.to_thread.run_sync(own_fresh_volume, source, uid, gid)
+            await in_thread(own_fresh_volume, source, uid, gid)
             mounts.append(Mount(source=source, target=mount["mountPath"], read_only=bool(mount.get("readOnly"))))
         elif "emptyDir" in source:
             tmpfs.append(mount["mountPath"])
@@ -198,7 +197,7 @@ async def _container(
         files=tuple(files),
         tmpfs=tuple(tmpfs),
         environment=await _environment(pod, container, network, parts),
-        probe=await trio.to_thread.run_sync(_probe, container, image),
+        probe=await in_thread(_probe, container, image),
     )
 
 

@@ -7,9 +7,10 @@ An object is a ``dict`` shaped as Kubernetes shapes it: ``apiVersion``, ``kind``
 from __future__ import annotations
 
 import re
-import secrets
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
+
+from nanocloud.ambient import surroundings, wall_clock
 
 Object: TypeAlias = dict[str, Any]
 
@@ -28,7 +29,7 @@ _SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 
 def now() -> str:
     """The present as the API writes it: ``2026-11-22T21:56:00Z``."""
-    return timestamp(datetime.now(UTC).timestamp())
+    return timestamp(wall_clock())
 
 
 def timestamp(epoch_seconds: float) -> str:
@@ -98,7 +99,7 @@ def is_label_value(text: str) -> bool:
 
 def generated_name(prefix: str) -> str:
     """``metadata.generateName`` and five random characters, cut so that the whole stays a label."""
-    return prefix[:58] + "".join(secrets.choice(_SUFFIX_ALPHABET) for _ in range(5))
+    return prefix[:58] + "".join(surroundings().rng.choice(_SUFFIX_ALPHABET) for _ in range(5))
 
 
 def reference(obj: Object) -> Object:

@@ -5,10 +5,10 @@ Source: Kubernetes API concepts, "Receiving resources as Tables" (meta.k8s.io/v1
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
+from nanocloud.ambient import wall_clock
 from nanocloud.models.kinds import Column, ResourceKind
 from nanocloud.models.meta import Object, name_of, parse_time
 
@@ -48,7 +48,7 @@ def cells(columns: Sequence[Column], obj: Object) -> list[Any]:
 def age(stamp: object) -> str:
     """Time since an RFC 3339 stamp, as kubectl words it."""
     epoch = parse_time(stamp)
-    return "<unknown>" if epoch is None else duration(time.time() - epoch)
+    return "<unknown>" if epoch is None else duration(wall_clock() - epoch)
 
 
 def duration(seconds: float) -> str:

@@ -5,10 +5,10 @@ Source: Kubernetes API conventions, "Metadata" and "Concurrency Control and Cons
 
 from __future__ import annotations
 
-import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
+from nanocloud.ambient import surroundings, wall_clock
 from nanocloud.errors import BadRequestError, FieldError
 from nanocloud.models.meta import Object, generated_name, is_deleting, name_of, now, timestamp
 from nanocloud.objects.codec import copy
@@ -43,13 +43,17 @@ def new_object(kind: ResourceKind, obj: Object) -> Object:
         meta.pop("namespace", None)
     if not meta.get("name") and isinstance(meta.get("generateName"), str) and meta["generateName"]:
         meta["name"] = generated_name(meta["generateName"])
-    meta["uid"], meta["creationTimestamp"] = str(uuid.uuid4()), now()
+    meta["uid"], meta["creationTimestamp"] = new_uid(), now()
     if counts_generations(kind):
         meta["generation"] = 1
     finalizers = meta.get("finalizers") or []
     if isinstance(finalizers, list) and (missing := [f for f in kind.initial_finalizers if f not in finalizers]):
         meta["finalizers"] = [*finalizers, *missing]
     return kind.validate(made)
+
+
+def new_uid() -> str:
+    return str(uuid.UUID(bytes=surroundings().rng.randbytes(16), version=4))
 
 
 def counts_generations(kind: ResourceKind) -> bool:
@@ -129,7 +133,7 @@ def marked_object(kind: ResourceKind, current: Object, grace_seconds: int) -> Ob
     if is_deleting(current) and int(meta.get("deletionGracePeriodSeconds") or 0) <= grace_seconds:
         return None
     made = copy(current)
-    made["metadata"]["deletionTimestamp"] = timestamp(time.time() + grace_seconds)
+    made["metadata"]["deletionTimestamp"] = timestamp(wall_clock() + grace_seconds)
     if kind.grace_seconds is not None:
         made["metadata"]["deletionGracePeriodSeconds"] = grace_seconds
     if counts_generations(kind) and not is_deleting(current):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
+from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -24,6 +25,8 @@ class Calls:
         """Method and object, in order: ``("create", "web-0")``."""
         self._errors: Final[defaultdict[str, deque[Exception]]] = defaultdict(deque)
         self._delays: Final[dict[str, float]] = {}
+        self.gate: Callable[[], None] | None = None
+        """Asked before a call has its effect; what it raises keeps the call from having any."""
 
     def fail(self, method: str, error: Exception, *, times: int = 1) -> None:
         """The next calls of ``method`` raise ``error`` and change nothing."""
@@ -43,3 +46,5 @@ class Calls:
         await trio.sleep(self._delays.get(method, 0))
         if errors := self._errors[method]:
             raise errors.popleft()
+        if self.gate is not None:
+            self.gate()

@@ -25,12 +25,11 @@ from nanocloud.planning import (
     plan,
     resolve,
 )
-from nanocloud.providers.image import Digest, Image, ImageConfig
+from nanocloud.providers.image import Image
 from nanocloud.providers.macro import MacroContext, MacroValue
+from nanocloud.testkit.specs import DIGEST, labelled_image
 
 Settings = Mapping[str, object]
-
-DIGEST = Digest("sha256:" + "ab" * 32)
 
 WORDPRESS: Settings = {
     "database=&mariadb": ["*database_host", "&create_user $database_name $database_user $database_password"],
@@ -57,13 +56,18 @@ MARIADB: Settings = {
 MARIADB_EXPORTS: Settings = {"options": ["host", "port"], "bindings": ["create_user", "require_tls"]}
 
 
+def labels_of(settings: Settings, exports: Settings | None = None) -> dict[str, str]:
+    """The labels of an image with these settings and exports."""
+    labels = {"io.nanocloud.options": json.dumps(settings)}
+    return labels if exports is None else labels | {"io.nanocloud.exports": json.dumps(exports)}
+
+
 def contract_of(settings: Settings) -> ImageContract:
-    return image_contract({"io.nanocloud.options": json.dumps(settings)})
+    return image_contract(labels_of(settings))
 
 
 def image_of(name: str, settings: Settings, labels: Mapping[str, str] | None = None) -> Image:
-    config = ImageConfig(labels={"io.nanocloud.options": json.dumps(settings), **(labels or {})})
-    return Image(reference=f"{name}:1", digest=DIGEST, config=config, size_bytes=1)
+    return labelled_image(f"{name}:1", labels_of(settings) | dict(labels or {}))
 
 
 @attrs.define

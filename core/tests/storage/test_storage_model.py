@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
 import attrs
 import hypothesis.strategies as st
+import pytest
 from hypothesis import given, settings
 
 from nanocloud.providers.storage import (
@@ -22,6 +24,7 @@ from nanocloud.providers.storage import (
     Transaction,
 )
 from nanocloud.storage import SqliteStorage
+from nanocloud.testkit import FakeDisk, FakeStorage
 
 KEYS = [b"a", b"a\x00", b"a\x00b", b"b", b"\xff"]
 
@@ -90,13 +93,27 @@ class Model:
         return Committed(self.revision, changed, tuple(results))
 
 
-@given(steps)
+Place: TypeAlias = "Callable[[Path], Callable[[], StorageProvider]]"
+
+
+def sqlite_in(folder: Path) -> Callable[[], StorageProvider]:
+    return lambda: SqliteStorage(folder)
+
+
+def fake_on_a_disk(_: Path) -> Callable[[], StorageProvider]:
+    disk = FakeDisk()
+    return lambda: FakeStorage(disk)
+
+
+@pytest.mark.parametrize("place", [sqlite_in, fake_on_a_disk])
+@given(history=steps)
 @settings(max_examples=60, deadline=None)
-async def test_random_histories_read_as_the_model_says(history: list[Step]) -> None:
+async def test_random_histories_read_as_the_model_says(place: Place, history: list[Step]) -> None:
     with tempfile.TemporaryDirectory() as folder:
+        make = place(Path(folder))
         model, left = Model(), list(reversed(history))
         while True:
-            async with SqliteStorage(Path(folder)) as storage:
+            async with make() as storage:
                 while left and not isinstance(step := left.pop(), Reopen):
                     await _perform(step, storage, model)
                 await _compare(storage, model)
