@@ -44,10 +44,10 @@ STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 
 async def get(context: ApiContext, request: Request, target: Target) -> ASGIApp:
     form = negotiation.accepted(request.headers.get("accept"), printing.SHAPES)
-    printer = printing.Printer(target.kind, form, request.query_params)
     wanted_revision(context, request)
     if form.is_plain:
         return printing.Json(await context.store.get_json(target.kind, target.where, target.name or ""))
+    printer = printing.Printer(target.kind, form, request.query_params)
     obj = await context.store.get(target.kind, target.where, target.name or "")
     return printing.send(printer.one(obj), form)
 
