@@ -79,9 +79,8 @@ def test_python_of_a_page_runs(page: str, tmp_path: Path) -> None:
         done = run(["-W", "error", "-c", block.text], tmp_path)
         assert done.returncode == 0, f"{block}: {done.stderr}"
     if tests:
-        done = run(
-            ["-m", "pytest", "-q", "-p", "no:anyio", "-p", "no:cacheprovider", "-o", "trio_mode=true", *tests], tmp_path
-        )
+        plugins = ["-p", "no:anyio", "-p", "no:cacheprovider", "-p", "nanocloud.testkit.plugin"]
+        done = run(["-m", "pytest", "-q", *plugins, "-o", "trio_mode=true", *tests], tmp_path)
         assert done.returncode == 0, done.stdout + done.stderr
         assert " passed" in done.stdout
 
