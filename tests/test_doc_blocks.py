@@ -1,8 +1,8 @@
 """Every code block of the documentation is executed, or checked by what would execute it.
 
 Python runs: a page's titled blocks are files in a folder, its tests run there, and each block without a title is a
-script there. Commands are parsed by the command line itself; where their output is shown too they run. Data is read as what it is. What is none of these has a
-title and stands in ``HELD``, beside the tests that use it.
+script there. Commands are parsed by the command line itself; where their output is shown too they run. Data is read as
+what it is. What is none of these has a title and stands in ``HELD``, beside the tests that use it.
 """
 
 from __future__ import annotations
