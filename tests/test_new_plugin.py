@@ -67,7 +67,10 @@ def test_the_tests_pass_or_name_the_method_to_write_next(folder: Path, contract:
     if contract == "runtime" and shutil.which("busybox") is None:
         pytest.skip("needs busybox-static: what a container of the suite runs")
     package = folder / f"nanocloud-new-{contract}"
-    command = [str(folder / "venv" / "bin" / "python"), "-m", "pytest", "-x", "-p", "no:cacheprovider"]
+    # A place of its own: what other runs left in the usual one would be warned of.
+    where = ["-p", "no:cacheprovider", f"--basetemp={folder / 'tests' / contract}"]
+    (folder / "tests").mkdir(exist_ok=True)
+    command = [str(folder / "venv" / "bin" / "python"), "-m", "pytest", "-x", *where]
     done = subprocess.run(command, cwd=package, check=False, capture_output=True, text=True)
     if contract in WORKS_AT_ONCE:
         assert re.search(r"^=+ \d+ passed in ", done.stdout, re.MULTILINE), done.stdout
