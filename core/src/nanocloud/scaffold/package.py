@@ -76,7 +76,7 @@ def _write(target: Path, content: dict[str, str]) -> None:
             made = Path(aside) / target.name
             for name, text in content.items():
                 (made / name).parent.mkdir(parents=True, exist_ok=True)
-                (made / name).write_text(text)
+                (made / name).write_text(text, encoding="utf-8")
             made.rename(target)
     except OSError as exc:
         raise NanocloudError(f"cannot write {target}: {exc.strerror}") from exc
@@ -203,5 +203,5 @@ def _tests(names: PluginName, contracts: Sequence[Contract]) -> str:
 
 
 def _template(file: str, /, **values: str) -> str:
-    text = files("nanocloud.scaffold").joinpath("templates", f"{file}.template").read_text()
+    text = files("nanocloud.scaffold").joinpath("templates", f"{file}.template").read_text(encoding="utf-8")
     return Template(text).substitute(values)
