@@ -343,7 +343,9 @@ class BundleController:
                 status["restartedAt"] = restarted
             if spec.force_bindings and _BOUND in blocked.reached:
                 status["forcedBindings"] = spec.force_bindings
-            set_progress(found, blocked.reached, blocked.obstacle, stopped=not spec.start)
+            # The spec may have changed meanwhile: this is the answer to the one that was read.
+            seen = bundle["metadata"].get("generation", 1)
+            set_progress(found, blocked.reached, blocked.obstacle, stopped=not spec.start, generation=seen)
 
         # Told first: a crash in between tells twice, which is counted; the other way round it would never be told.
         await self._tell(bundle, put, blocked.obstacle)
