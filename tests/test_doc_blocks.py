@@ -32,7 +32,6 @@ CHECKED = {"python", "sh", "console", "toml", "json", "yaml", "dockerfile"}
 HELD = {
     ("docs/images.md", "drop/nginx.conf"): "tests/e2e/test_guide_first_image.py",
     ("docs/images.md", "dry run"): "tests/test_docs.py",
-    ("docs/cli.md", "plugin show"): "tests/test_docs.py",
 }
 """Blocks of other languages, and the tests that use them."""
 PACKAGES = {"docs/plugins.md": "tests/test_packaging.py", "docs/write-a-runtime.md": "tests/test_write_a_runtime.py"}
@@ -81,9 +80,8 @@ def test_python_of_a_page_runs(page: str, tmp_path: Path) -> None:
         done = run(["-W", "error", "-c", block.text], tmp_path)
         assert done.returncode == 0, f"{block}: {done.stderr}"
     if tests:
-        done = run(
-            ["-m", "pytest", "-q", "-p", "no:anyio", "-p", "no:cacheprovider", "-o", "trio_mode=true", *tests], tmp_path
-        )
+        plugins = ["-p", "no:anyio", "-p", "no:cacheprovider", "-p", "nanocloud.testkit.plugin"]
+        done = run(["-m", "pytest", "-q", *plugins, "-o", "trio_mode=true", *tests], tmp_path)
         assert done.returncode == 0, done.stdout + done.stderr
         assert " passed" in done.stdout
 
