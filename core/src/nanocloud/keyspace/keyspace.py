@@ -189,8 +189,9 @@ class Keyspace:
         Raises:
             FutureRevisionError: ``revision`` is not reached yet.
         """
-        if revision > self.revision:
-            raise FutureRevisionError(requested=revision, current=self.revision)
+        current = (await self._storage.info()).revision  # what others wrote, and whose answer was lost, counts too
+        if revision > current:
+            raise FutureRevisionError(requested=revision, current=current)
         await self._hub.reached(revision)  # a watcher that keeps up must not lose its place
         await self._storage.compact(revision)
         self._compacted = max(self._compacted, revision)

@@ -11,12 +11,13 @@ to its own ``_cursor``.
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict, deque
 from typing import TYPE_CHECKING, Self
 
 import trio
 
-from nanocloud.errors import CompactedError
+from nanocloud.errors import CompactedError, NanocloudError
 from nanocloud.keyspace.entries import change_of
 from nanocloud.keyspace.keys import prefix_range
 
@@ -27,9 +28,12 @@ if TYPE_CHECKING:
     from nanocloud.keyspace.keys import Key
     from nanocloud.providers.storage import RecordChange, StorageProvider
 
+log = logging.getLogger(__name__)
+
 _PAGE_CHANGES = 256
 _QUEUE_CHANGES = 1024
 _QUEUE_BYTES = 8 << 20
+_RETRY_SECONDS = 1.0
 
 
 class Watcher:
@@ -145,19 +149,27 @@ class WatchHub:
 
     async def run(self) -> None:
         while True:
-            newest = await self.storage.wait_beyond(self.revision)
             try:
-                page = await self.storage.changes(b"", None, after=self.revision, limit=_PAGE_CHANGES)
-            except CompactedError:
-                # Another server of a shared storage compacted what this one has not read yet. The watchers find out
-                # for themselves, each at its own place.
-                for watchers in self._watchers.values():
-                    for watcher in watchers:
-                        watcher.fall_behind()
-                self._move(newest)
-            else:
-                self._publish(page.changes)
-                self._move(page.through)
+                await self._advance()
+            except NanocloudError as exc:
+                log.warning("watchers wait, next try in %s s: %s", _RETRY_SECONDS, exc)
+                await trio.sleep(_RETRY_SECONDS)
+
+    async def _advance(self) -> None:
+        """Wait for what comes after ``revision``, and hand it out."""
+        newest = await self.storage.wait_beyond(self.revision)
+        try:
+            page = await self.storage.changes(b"", None, after=self.revision, limit=_PAGE_CHANGES)
+        except CompactedError:
+            # Another server of a shared storage compacted what this one has not read yet. The watchers find out
+            # for themselves, each at its own place.
+            for watchers in self._watchers.values():
+                for watcher in watchers:
+                    watcher.fall_behind()
+            self._move(newest)
+        else:
+            self._publish(page.changes)
+            self._move(page.through)
 
     def _move(self, revision: int) -> None:
         self.revision = revision

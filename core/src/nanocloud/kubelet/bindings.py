@@ -17,7 +17,7 @@ import orjson
 import trio
 
 from nanocloud.bindings import mask
-from nanocloud.errors import NotFoundError
+from nanocloud.errors import NanocloudError, NotFoundError
 from nanocloud.kubelet.binding_order import BY_MARK, MAX_ATTEMPTS, is_revocation, marks_of, way_of
 from nanocloud.kubelet.status import ID_SCHEME
 from nanocloud.models.binding import BINDING, VERIFY, BindingPhase, companion, spec_of
@@ -37,7 +37,7 @@ from nanocloud.models.pod import POD
 from nanocloud.objects import ObjectNotFoundError, WatchType
 from nanocloud.objects.reflector import reflect
 from nanocloud.observability.metrics import binding_runs
-from nanocloud.providers.binding import BindingArgument, BindingCall, BindingResult
+from nanocloud.providers.binding import BindingArgument, BindingCall, BindingOutcome, BindingResult
 from nanocloud.providers.runtime import ContainerId
 from nanocloud.workqueue import WorkQueue
 
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from nanocloud.models.binding import BindingSpec, BindingValue
     from nanocloud.models.meta import Object
     from nanocloud.objects import WatchEvent
-    from nanocloud.providers.binding import BindingOutcome
 
 _LAST_BACKOFF_SECONDS = 300.0
 _OUTPUT_LIMIT_BYTES = 1024 * 1024  # as JSON, below what one value of the keyspace may hold
@@ -198,15 +197,29 @@ class BindingsWorker:
 
     async def _carry_out(self, spec: BindingSpec, call: BindingCall) -> tuple[str, BindingOutcome]:
         """Run the command, and the one that verifies it; returns the last that ran, and how both went."""
-        outcome = await self._parts.binding.run(call)
-        binding_runs.labels(outcome.result.value).inc()
+        outcome = await self._outcome(call)
         verify = companion(spec.command, VERIFY)
         if outcome.result is not BindingResult.COMPLETED or not spec.verify or is_revocation(spec) or verify is None:
             return call.command, outcome
-        verified = await self._parts.binding.run(attrs.evolve(call, command=verify))
-        binding_runs.labels(verified.result.value).inc()
+        verified = await self._outcome(attrs.evolve(call, command=verify))
         whole = attrs.evolve(verified, started_at=outcome.started_at, output=outcome.output + verified.output)
         return verify, whole
+
+    async def _outcome(self, call: BindingCall) -> BindingOutcome:
+        """A provider that cannot run the command is one more way for it to fail: counted, told, tried again later."""
+        started_at = self._parts.clock()
+        try:
+            outcome = await self._parts.binding.run(call)
+        except NanocloudError as exc:
+            outcome = BindingOutcome(
+                result=BindingResult.FAILED,
+                exit_code=None,
+                output=str(exc),
+                started_at=started_at,
+                finished_at=self._parts.clock(),
+            )
+        binding_runs.labels(outcome.result.value).inc()
+        return outcome
 
     async def _delete(self, binding: Object) -> None:
         try:
