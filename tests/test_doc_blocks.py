@@ -32,7 +32,6 @@ CHECKED = {"python", "sh", "console", "toml", "json", "yaml", "dockerfile"}
 HELD = {
     ("docs/images.md", "drop/nginx.conf"): "tests/e2e/test_guide_first_image.py",
     ("docs/images.md", "dry run"): "tests/test_docs.py",
-    ("docs/cli.md", "plugin show"): "tests/test_docs.py",
 }
 """Blocks of other languages, and the tests that use them."""
 PACKAGES = {"docs/plugins.md": "tests/test_packaging.py", "docs/write-a-runtime.md": "tests/test_write_a_runtime.py"}
