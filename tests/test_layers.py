@@ -34,7 +34,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("operations", "kubelet"),
     ("controllers", "backup", "scheduler"),
     ("apiserver",),
-    ("builtin", "testkit"),
+    ("builtin", "testkit", "scaffold"),
     ("node",),
     ("setup",),
     ("cli",),

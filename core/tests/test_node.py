@@ -22,6 +22,7 @@ from nanocloud.concurrency import unwrapped
 from nanocloud.config import NodeConfig
 from nanocloud.errors import LockedError, NotFoundError, PluginError, ProviderError
 from nanocloud.identity.assets import SecureAssets
+from nanocloud.models.builtin import builtin_registry
 from nanocloud.models.bundle import BUNDLE
 from nanocloud.models.meta import name_of
 from nanocloud.node import Node, open_node, run_node, serve_until_signal
@@ -202,6 +203,17 @@ async def test_plugins_that_answer_nonsense_do_not_keep_the_node_from_serving(co
         assert (await client.get("/metrics")).status_code == 200
         assert (await client.post(BUNDLES, json={"metadata": {"name": "x"}, "spec": {"service": "x"}})).is_success
         assert [info.state for info in node.host.plugins] == [PluginState.ACTIVE, PluginState.BROKEN]
+
+
+async def test_a_kind_that_is_there_already_is_an_error_that_names_the_plugin(config: NodeConfig) -> None:
+    module = ModuleType("kinds")
+    module.NANOCLOUD_CONTRACTS = {"extension": "1.0"}  # type: ignore[attr-defined]
+    taken = next(iter(builtin_registry()))
+    module.nanocloud_api_resources = hookimpl(_without_arguments(lambda: [taken]))  # type: ignore[attr-defined]
+    with pytest.raises(PluginError) as caught, unwrapped():
+        async with open_node(config, host(module)):
+            pass
+    assert str(caught.value).endswith("is registered twice, this time by fakes (unknown)")
 
 
 async def test_a_node_that_was_not_set_up_says_so(tmp_path: Path) -> None:

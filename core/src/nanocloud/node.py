@@ -46,11 +46,11 @@ from nanocloud.kubelet.claims import ClaimsWorker
 from nanocloud.kubelet.kubelet import Kubelet
 from nanocloud.kubelet.parts import KubeletParts
 from nanocloud.models.builtin import builtin_registry
-from nanocloud.models.kinds import ResourceKind
+from nanocloud.models.kinds import KindRegistry, ResourceKind
 from nanocloud.objects import EventRecorder, NamespaceController, ObjectStore
 from nanocloud.observability import metrics
 from nanocloud.planning.expander import expander
-from nanocloud.plugins import PluginHost, PluginState
+from nanocloud.plugins import Offer, PluginHost, PluginState
 from nanocloud.plugins.scrape import PluginMetrics
 from nanocloud.providers.binding import BindingProvider
 from nanocloud.providers.image import ImageProvider
@@ -108,7 +108,7 @@ async def open_node(config: NodeConfig, host: PluginHost) -> AsyncIterator[Node]
         keyspace = await stack.enter_async_context(Keyspace.open(storage))
         registry = builtin_registry()
         for offer in host.call("nanocloud_api_resources", ResourceKind, config=config):
-            registry.add(offer.value)
+            _add_kind(registry, offer)
         store = ObjectStore(keyspace, registry, seal=envelope.seal, unseal=envelope.unseal)
         await store.ensure_namespaces()
         events = EventRecorder(store)
@@ -159,6 +159,16 @@ async def _enter(stack: AsyncExitStack, provider: Any) -> Any:
     entered: Provider = provider
     await stack.enter_async_context(entered)
     return provider
+
+
+def _add_kind(registry: KindRegistry, offer: Offer) -> None:
+    try:
+        registry.add(offer.value)
+    except PluginError as exc:
+        raise PluginError(
+            f"{exc}, this time by {offer.plugin} ({offer.distribution})",
+            hint="disable it in node.disable_plugins or uninstall it",
+        ) from exc
 
 
 async def _open_images(stack: AsyncExitStack, host: PluginHost, config: NodeConfig) -> ImageSources:

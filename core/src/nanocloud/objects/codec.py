@@ -62,13 +62,18 @@ class Codec:
 
     def decode(self, kind: ResourceKind, entry: Entry, *, revision: int | None = None) -> Object:
         """Raises CorruptError for bytes that are no object; names the key."""
+        obj = self.peek(entry, revision=revision)
+        if sealed := obj.pop(_SEALED, None):
+            obj |= orjson.loads(self._unseal(base64.b64decode(sealed), _context(kind, obj)))
+        return obj
+
+    def peek(self, entry: Entry, *, revision: int | None = None) -> Object:
+        """Like ``decode``, with what is encrypted left sealed."""
         try:
             obj: Object = orjson.loads(entry.value)
             obj["metadata"]["resourceVersion"] = str(revision or entry.mod_revision)
         except (ValueError, KeyError, TypeError) as exc:
             raise CorruptError(f"{'/'.join(entry.key)} at revision {entry.mod_revision} is no object") from exc
-        if sealed := obj.pop(_SEALED, None):
-            obj |= orjson.loads(self._unseal(base64.b64decode(sealed), _context(kind, obj)))
         return obj
 
     def json(self, kind: ResourceKind, entry: Entry, *, revision: int | None = None, bare: bool = False) -> bytes:

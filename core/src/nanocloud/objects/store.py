@@ -23,10 +23,11 @@ from nanocloud.objects.codec import Codec, Key, Seal, copy, key_of, prefix_of
 from nanocloud.objects.errors import ObjectExistsError, ObjectNotFoundError, PreconditionError, StaleObjectError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
-    from nanocloud.keyspace import Change, Entry, Keyspace, Watcher
+    from nanocloud.keyspace import Change, Entry, Index, Keyspace, Watcher
     from nanocloud.models.kinds import KindRegistry, ResourceKind
+    from nanocloud.objects.grouping import Grouping
 
 T = TypeVar("T")
 
@@ -111,6 +112,7 @@ class ObjectStore:
     def __init__(self, keyspace: Keyspace, registry: KindRegistry, *, seal: Seal, unseal: Seal) -> None:
         self.keyspace, self.registry = keyspace, registry
         self._codec = Codec(seal, unseal)
+        self._indexes: dict[Grouping, Index] = {}
 
     @property
     def revision(self) -> int:
@@ -205,6 +207,26 @@ class ObjectStore:
             if not page.more:
                 return ObjectList(items, revision)
             after = page.entries[-1].key
+
+    async def names(self, grouping: Grouping, namespace: str, group: str) -> set[str]:
+        """Names of the objects of a namespace that are in a group; costs what they are, not what there is."""
+        index = self._indexes.get(grouping)
+        if index is None:
+            index = self._indexes[grouping] = self._index(grouping)
+        return {key[-1] for key in await index.members(_group(namespace, group))}
+
+    async def members(self, grouping: Grouping, namespace: str, group: str) -> Sequence[Object]:
+        """The objects of a namespace that are in a group, sorted by name; as ``names``."""
+        names = await self.names(grouping, namespace, group)
+        found = [await self.find(grouping.kind, namespace, name) for name in sorted(names)]
+        return [obj for obj in found if obj is not None and group in grouping.groups_of(obj)]
+
+    def _index(self, grouping: Grouping) -> Index:
+        def groups_of(entry: Entry) -> Iterator[str]:
+            obj = self._codec.peek(entry)
+            return (_group(namespace_of(obj), group) for group in grouping.groups_of(obj))
+
+        return self.keyspace.index(prefix_of(grouping.kind), groups_of)
 
     @asynccontextmanager
     async def watch(
@@ -379,6 +401,10 @@ class ObjectStore:
             why = f"unable to create new content in namespace {namespace} because it is being terminated"
             raise ForbiddenError(f'{kind.resource} "{name}" is forbidden: {why}')
         return Compare(entry.key, entry.mod_revision)
+
+
+def _group(namespace: str, group: str) -> str:
+    return f"{namespace}/{group}"
 
 
 def _check_identity(kind: ResourceKind, current: Object, uid: str | None, resource_version: int | None) -> None:

@@ -1,26 +1,43 @@
-"""What the suites of all contracts share: building, opening and clearing away the provider under test."""
+"""What the suites of all contracts share: building, opening, killing and clearing away the provider under test."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 import pytest
 import trio
 
 from nanocloud.providers.base import Provider, Removable
+from nanocloud.testkit.suites import abrupt
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
 P = TypeVar("P", bound=Provider)
 
 CLEANUP_SECONDS = 30
+PLUGIN = "nanocloud.testkit.plugin"
 
 
 class ProviderSuite(Generic[P]):
-    """Base of the suites; ``make_provider`` is what a subclass gives."""
+    """Base of the suites; ``make_provider`` is what a subclass gives.
 
-    pytestmark = pytest.mark.trio
+    The docstring of a test is the sentence of the contract that it holds, as it stands in ``nanocloud.providers``.
+    """
+
+    contract: ClassVar[str]
+    """The module below ``nanocloud.providers``."""
+    in_memory: ClassVar[bool] = False
+    """True for a fake that would be gone with its process. It is not killed: ``crash`` is called, and it is left."""
+    virtual_time: ClassVar[bool] = False
+    """True where nothing but trio's clock is waited for: hours of waiting take no time."""
+
+    @pytest.fixture(autouse=True)
+    def plugin(self, request: pytest.FixtureRequest) -> None:
+        """What the suites need of pytest comes by the plugin."""
+        if not request.config.pluginmanager.has_plugin(PLUGIN):
+            pytest.fail(f"the conformance suites run under: pytest -p {PLUGIN}", pytrace=False)
 
     @pytest.fixture
     def make_provider(self) -> Callable[[], P]:
@@ -42,15 +59,47 @@ class ProviderSuite(Generic[P]):
         async with make_provider() as opened:
             yield opened
 
+    async def end_abruptly(
+        self,
+        make_provider: Callable[[], P],
+        work: Callable[[P, Callable[[str], None]], Awaitable[None]],
+        *,
+        after: int = 0,
+    ) -> list[str]:
+        """Let a provider do ``work`` and come to a sudden end: its process is killed. See ``suites.abrupt``."""
+        if self.in_memory:
+            return await abrupt.left(make_provider, work, after=after, crash=self.crash)
+        return await abrupt.killed(make_provider, work, after=after)
+
+    def crash(self, provider: P) -> None:
+        """What a sudden end takes from a provider in memory: nothing, unless a subclass knows better."""
+
     async def test_name_is_an_rfc_1123_label(self, make_provider: Callable[[], P]) -> None:
-        """How the configuration selects this provider; RFC 1123 label."""
+        """How the configuration selects this provider; unique within its contract, RFC 1123 label."""
         name = make_provider().name
         assert 1 <= len(name) <= 63
         assert set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
         assert name[0] != "-" != name[-1]
 
+    async def test_building_one_touches_nothing(self, make_provider: Callable[[], P], tmp_path: Path) -> None:
+        """Building one must not touch the host; ``lifespan`` does."""
+        before = sorted(tmp_path.rglob("*"))
+        make_provider()
+        assert sorted(tmp_path.rglob("*")) == before
+
     async def test_opens_again_after_it_was_closed(self, make_provider: Callable[[], P]) -> None:
-        """Entering is idempotent on the host: a node that was killed enters again and finds what it left."""
-        for _ in range(2):
-            async with make_provider():
+        """The node opens a provider before it calls any other method, closes it when it ends, and may open it again."""
+        opened = make_provider()
+        for provider in (opened, opened, make_provider()):
+            async with provider:
                 pass
+
+    async def test_opens_again_after_it_was_killed(self, make_provider: Callable[[], P]) -> None:
+        """Entering is idempotent on the host: a node that was killed enters again and finds what it left."""
+
+        async def nothing(_: P, __: Callable[[str], None]) -> None:
+            pass
+
+        await self.end_abruptly(make_provider, nothing)
+        async with make_provider():
+            pass

@@ -33,6 +33,7 @@ _STRANGE: tuple[tuple[str, ...], ...] = (
 
 
 class MacroProviderSuite(ProviderSuite[MacroProvider]):
+    contract = "macro"
     examples: ClassVar[Sequence[str]] = ()
     """Macros as labels write them, ``url 8080 /oauth``, one at least of each that the provider offers."""
     mistakes: ClassVar[Sequence[str]] = ()

@@ -24,6 +24,7 @@ WEB, DB = SandboxId("web-0"), SandboxId("db-0")
 
 
 class NetworkProviderSuite(ProviderSuite[NetworkProvider]):
+    contract = "network"
     host_port: ClassVar[int] = 28431
     """Free on the machine that runs the suite."""
 

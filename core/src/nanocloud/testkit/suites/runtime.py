@@ -43,6 +43,8 @@ _CRI_LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}(?:Z|[+-]\d\d:\d\d
 class RuntimeProviderSuite(ProviderSuite[RuntimeProvider]):
     """A subclass gives ``layers`` too: the image's unpacked layers, lowest first."""
 
+    contract = "runtime"
+
     @pytest.fixture
     def layers(self) -> tuple[Path, ...]:
         raise TypeError(f"{type(self).__name__} must define the fixture layers")

@@ -23,6 +23,7 @@ OTHER = VolumeId("other")
 
 
 class VolumeProviderSuite(ProviderSuite[VolumeProvider]):
+    contract = "volume"
     size_bytes: ClassVar[int] = 32 * 1024**2
     too_large_bytes: ClassVar[int] = 8 * 1024**4
     """More than any machine has that runs the suite."""

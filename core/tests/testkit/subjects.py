@@ -1,0 +1,212 @@
+"""The fakes as subjects of the suites: how each is built, and what stands for programs, commands and registries.
+
+Imported as a module of this folder, by the tests that the fakes pass and by those that mutants of them fail.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pytest
+
+from nanocloud.errors import ImageError, UnavailableError
+from nanocloud.testkit import (
+    FakeBinding,
+    FakeDisk,
+    FakeExec,
+    FakeImages,
+    FakeNetwork,
+    FakeProgram,
+    FakeRuntime,
+    FakeStorage,
+    FakeVolume,
+)
+from nanocloud.testkit.images import layer_digest
+from nanocloud.testkit.suites import (
+    BindingProviderSuite,
+    ImageProviderSuite,
+    NetworkProviderSuite,
+    RuntimeProviderSuite,
+    StorageProviderSuite,
+    VolumeProviderSuite,
+    binding,
+    image,
+)
+from nanocloud.testkit.suites import runtime as words
+from nanocloud.testkit.suites.layout import ImageSource, Published
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from nanocloud.providers.binding import BindingCall, BindingProvider
+    from nanocloud.providers.image import Digest
+    from nanocloud.providers.runtime import ContainerSpec
+    from nanocloud.providers.storage import StorageProvider
+    from nanocloud.testkit.suites.binding import Target
+
+PROGRAMS = {
+    words.RUN_ON: FakeProgram(stop_exit_code=None),
+    words.EXIT_7: FakeProgram(exit_after_seconds=0, exit_code=7),
+    words.SAY: FakeProgram(output=(("stdout", "one"), ("stderr", "two")), exit_after_seconds=0),
+    words.MISSING: FakeProgram(start_error=127),
+}
+
+
+def program(spec: ContainerSpec) -> FakeProgram:
+    return PROGRAMS[spec.argv]
+
+
+async def run_command(call: FakeExec) -> int:
+    """The commands of the suite, as a container with a shell would run them."""
+    assert call.stderr is not None
+    match call.spec.argv:
+        case words.SAY:
+            await call.stdout.send_all(b"one\n")
+            await call.stderr.send_all(b"two\n")
+        case words.EXIT_7:
+            return 7
+        case words.MISSING:
+            await call.stderr.send_all(b"not found\n")
+            return 127
+        case words.CAT_SECRET:
+            await call.stdout.send_all(call.spec.secrets[0])
+        case words.CAT:
+            assert call.stdin is not None
+            async for piece in call.stdin:
+                await call.stdout.send_all(piece)
+        case words.RUN_ON:
+            await call.container.ended.wait()
+    return 0
+
+
+def answer(call: BindingCall) -> int | None:
+    """How the commands of the suite end; those of a container that does not run, not at all."""
+    assert isinstance(call.runtime, FakeRuntime)
+    if call.container not in call.runtime.running:
+        raise UnavailableError(f"container {call.container} is not running")
+    return {binding.FAIL: 4, binding.HANG: None}.get(call.command, 0)
+
+
+class FakeSource(ImageSource):
+    """Publishes images by adding them to FakeImages; equal layers are one folder."""
+
+    def __init__(self, images: FakeImages, folder: Path) -> None:
+        self._images, self._folder = images, folder
+
+    def publish(self, tag: str, *layers: Mapping[str, bytes], config: Mapping[str, Any]) -> Published:
+        folders = tuple(map(self._write, layers))
+        added = self._images.add(f"fake/image:{tag}", image.READ if config else None, layers=folders)
+        return Published(
+            reference=added.reference,
+            digest=added.digest,
+            configuration=added.digest,
+            layers=tuple(map(layer_digest, folders)),
+            size_bytes=added.size_bytes,
+        )
+
+    def damage(self, blob: Digest) -> None:
+        self._images.spoil(blob)
+
+    def withdraw(self) -> None:
+        for method in ("resolve", "ensure"):
+            self._images.calls.fail(method, ImageError("the registry does not answer"))
+
+    def _write(self, files: Mapping[str, bytes]) -> Path:
+        folder = self._folder / hashlib.sha256(repr(files).encode()).hexdigest()
+        for path, content in files.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_bytes(content)
+        return folder
+
+
+class StorageSubject(StorageProviderSuite):
+    in_memory = True
+    virtual_time = True
+    fake: ClassVar[type[FakeStorage]] = FakeStorage
+
+    @pytest.fixture
+    def make_provider(self) -> Callable[[], FakeStorage]:
+        disk = FakeDisk()
+        return lambda: self.fake(disk, sync_seconds=0.005)
+
+    def crash(self, provider: StorageProvider) -> None:
+        assert isinstance(provider, FakeStorage)
+        provider.disk.crash()
+
+
+class RuntimeSubject(RuntimeProviderSuite):
+    in_memory = True
+    virtual_time = True
+    fake: ClassVar[type[FakeRuntime]] = FakeRuntime
+
+    @pytest.fixture
+    def make_provider(self) -> Callable[[], FakeRuntime]:
+        runtime = self.fake(program=program, exec_handler=run_command)
+        return lambda: runtime
+
+    @pytest.fixture
+    def layers(self, tmp_path: Path) -> tuple[Path, ...]:
+        return (tmp_path,)
+
+
+class NetworkSubject(NetworkProviderSuite):
+    in_memory = True
+    virtual_time = True
+    fake: ClassVar[type[FakeNetwork]] = FakeNetwork
+
+    @pytest.fixture
+    def make_provider(self) -> Callable[[], FakeNetwork]:
+        network = self.fake()
+        return lambda: network
+
+
+class VolumeSubject(VolumeProviderSuite):
+    in_memory = True
+    virtual_time = True
+    fake: ClassVar[type[FakeVolume]] = FakeVolume
+
+    @pytest.fixture
+    def make_provider(self, tmp_path: Path) -> Callable[[], FakeVolume]:
+        volume = self.fake(tmp_path / "volumes")
+        return lambda: volume
+
+    # A folder has no size: nothing stops who writes past the limit, as FakeVolume says.
+    test_limit_holds_for_what_is_written = None  # type: ignore[assignment]
+
+
+class ImageSubject(ImageProviderSuite):
+    in_memory = True
+    virtual_time = True
+    fake: ClassVar[type[FakeImages]] = FakeImages
+
+    @pytest.fixture
+    def images(self) -> FakeImages:
+        return self.fake()
+
+    @pytest.fixture
+    def make_provider(self, images: FakeImages) -> Callable[[], FakeImages]:
+        return lambda: images
+
+    @pytest.fixture
+    def source(self, images: FakeImages, tmp_path: Path) -> FakeSource:
+        return FakeSource(images, tmp_path / "layers")
+
+    # The folders of layers are the test's, as FakeImages says: nothing is unpacked, and nothing removed.
+    test_what_a_layer_removes_is_whited_out = None  # type: ignore[assignment]
+    test_layers_that_nobody_needs_are_removed = None  # type: ignore[assignment]
+
+
+class BindingSubject(BindingProviderSuite):
+    in_memory = True
+    fake: ClassVar[type[FakeBinding]] = FakeBinding
+
+    @pytest.fixture
+    def make_provider(self) -> Callable[[], FakeBinding]:
+        provider = self.fake(answer)
+        return lambda: provider
+
+    def runs(self, provider: BindingProvider, target: Target) -> list[str]:
+        assert isinstance(provider, FakeBinding)
+        return [call.command for call in provider.runs]
