@@ -10,7 +10,6 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from nanocloud.providers.storage import ChangePage
-from nanocloud.storage._read import PAGE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from nanocloud.providers.storage import RecordChange
 
 _MAX_TRANSACTIONS = 1024
-_MAX_BYTES = 2 << 20
+_MAX_BYTES = 2 << 20  # less than a page of changes may have
 
 
 class RecentChanges:
@@ -48,13 +47,11 @@ class RecentChanges:
         if not self.floor <= after <= self.revision:
             return None
         found: list[RecordChange] = []
-        size_bytes = 0
         for index in range(after - self.floor, len(self._transactions)):
-            changes, size = self._transactions[index]
-            if len(found) >= limit or size_bytes >= PAGE_BYTES:
+            if len(found) >= limit:
                 return ChangePage(tuple(found), self.floor + index)
+            changes, _ = self._transactions[index]
             found += [change for change in changes if start <= change.key and (end is None or change.key < end)]
-            size_bytes += size
         return ChangePage(tuple(found), self.revision)
 
     def _drop_oldest(self) -> None:
