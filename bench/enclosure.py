@@ -11,10 +11,11 @@ On a hybrid machine the second version's hierarchy is hidden there: crun refuses
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from subprocess import PIPE
@@ -38,6 +39,11 @@ class Enclosure:
         self.pid = pid
         """The host's number of its first process."""
 
+    @property
+    def network(self) -> Path:
+        """Its network namespace."""
+        return Path(f"/proc/{self.pid}/ns/net")
+
     def command(self, *words: str) -> list[str]:
         """The command as it has to be started from outside, so that it runs inside. Costs a millisecond."""
         return ["nsenter", f"--target={self.pid}", "--mount", "--net", "--ipc", "--pid", "--", *words]
@@ -49,10 +55,11 @@ class Enclosure:
 
 
 @contextmanager
-def enclosure(*, network: bool = True, cgroups: str = "") -> Iterator[Enclosure]:
-    """Until the end of the block. ``cgroups`` is the name of the control groups that its peer makes."""
+def enclosure(*, network: bool = True, cgroups: Sequence[str] = ()) -> Iterator[Enclosure]:
+    """Until the end of the block. ``cgroups`` are the names of the control groups that its peer makes."""
     options = ["--mount", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc", *(["--net"] if network else [])]
-    command = ["unshare", *options, "--", "sh", "-c", _FIRST]
+    # Also when this process is killed nothing stays: the kernel then kills unshare, and unshare the first process.
+    command = ["setpriv", "--pdeathsig=KILL", "unshare", *options, "--", "sh", "-c", _FIRST]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=PIPE, stderr=PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -64,14 +71,15 @@ def enclosure(*, network: bool = True, cgroups: str = "") -> Iterator[Enclosure]
         finally:
             os.kill(first, signal.SIGKILL)  # all others go with it; the kernel lets it end last
             process.wait()
-            if cgroups:
-                _remove_cgroups(cgroups)
+            for name in cgroups:
+                _remove_cgroups(name)
 
 
 def _remove_cgroups(name: str) -> None:
     for folder in _CGROUPS.glob(f"*/{name}"):
         for inner, _, _ in os.walk(folder, topdown=False):
-            Path(inner).rmdir()
+            with contextlib.suppress(OSError):  # in use: somebody else's, of the same name
+                Path(inner).rmdir()
 
 
 def _target(link: Path) -> str:

@@ -39,6 +39,8 @@ class Peer:
     words: tuple[str, ...]
     environment: dict[str, str]
     inside: Enclosure
+    run_options: tuple[str, ...] = ()
+    """What every ``run`` needs, so that nothing is left behind."""
 
     def command(self, *words: str) -> list[str]:
         return [*self.words, *words]
@@ -64,7 +66,10 @@ class Peer:
     def load(self, layout: Path, name: str) -> None:
         """Take the image ``name`` from an OCI layout folder."""
         archive = layout.with_name(f"{name}.tar")
-        run("skopeo", "copy", "--quiet", f"oci:{layout}:{name}", f"docker-archive:{archive}:{name}:latest")
+        # What docker takes knows no zstd.
+        form = "oci-archive" if self.name == "podman" else "docker-archive"
+        reference = f"docker.io/library/{name}:latest"
+        run("skopeo", "copy", "--quiet", f"oci:{layout}:{name}", f"{form}:{archive}:{reference}")
         self.run("load", "--quiet", f"--input={archive}")
         archive.unlink()
 
@@ -84,20 +89,33 @@ def run(*command: str, environment: dict[str, str] | None = None) -> str:
 
 
 @contextmanager
-def podman(folder: Path, *, network: bool = True) -> Iterator[Peer]:
-    """Podman with crun, overlay and its bridge; no daemon. ``network=False``: no network of its own, for pulls."""
+def podman(folder: Path, *, network: bool = True, pause: str = "") -> Iterator[Peer]:
+    """Podman with crun, overlay and its bridge; no daemon.
+
+    Args:
+        network: False: no network of its own, for pulls.
+        pause: the image that holds pods together, one with a ``sleep``; podman's own is not built.
+    """
     folder.mkdir(parents=True)
     cgroup = f"ncbench-podman-{os.getpid()}"
     # Podman's own limits are above what root may raise in some machines.
     files, processes = (resource.getrlimit(kind)[1] for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC))
     limits = f'default_ulimits = ["nofile={_most(files)}", "nproc={_most(processes)}"]'
     config = folder / "containers.conf"
-    config.write_text(f'[containers]\n{limits}\n[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n')
+    engine = 'cgroup_manager = "cgroupfs"\nevents_logger = "file"\n'
+    if pause:
+        engine += f'infra_image = "docker.io/library/{pause}:latest"\ninfra_command = "/bin/sleep 1000000"\n'
+    config.write_text(f"[containers]\n{limits}\n[engine]\n{engine}")
     words = ["podman", f"--root={folder}/root", "--runroot=/run/podman", "--tmpdir=/run/podman-tmp"]
     words += ["--storage-driver=overlay", f"--network-config-dir={folder}/networks", "--runtime=crun"]
-    with enclosure(network=network, cgroups=cgroup) as inside:
-        peer = Peer("podman", tuple(inside.command(*words)), {"CONTAINERS_CONF": str(config)}, inside)
-        yield peer
+    with enclosure(network=network, cgroups=[cgroup, "libpod_parent"]) as inside:
+        yield Peer(
+            "podman",
+            tuple(inside.command(*words)),
+            {"CONTAINERS_CONF": str(config)},
+            inside,
+            (f"--cgroup-parent=/{cgroup}",),
+        )
 
 
 @contextmanager
@@ -109,7 +127,7 @@ def docker(folder: Path, *, network: bool = True) -> Iterator[Peer]:
     words = [DOCKERD, f"--data-root={folder}/root", "--exec-root=/run/docker", f"--host={host}"]
     words += ["--pidfile=/run/docker.pid", f"--cgroup-parent=/{name}", "--log-level=error"]
     words += [f"--bip={GATEWAY}/16"] if network else ["--bridge=none", "--iptables=false", "--ip-forward=false"]
-    with enclosure(network=network, cgroups=name) as inside, log_of(inside.command(*words)) as daemon:
+    with enclosure(network=network, cgroups=[name]) as inside, log_of(inside.command(*words)) as daemon:
         peer = Peer("docker", (DOCKER, "--host", host), {}, inside)
         wait_until(lambda: daemon.answers(*peer.command("version")), "dockerd", daemon)
         yield peer

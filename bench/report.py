@@ -5,7 +5,7 @@ A line of results, all numbers in ``unit``, medians unless said:
     {"name": "pull.seconds", "unit": "s", "less_is_better": true,
      "ours": 1.9, "peer": 3.9, "peer_name": "podman pull", "floor": 1.7, "floor_name": "curl and tar",
      "ratio": 0.49, "floor_ratio": 1.12, "rounds": 5, "spread": [1.8, 2.2],
-     "peers": {"podman pull": 3.9, "docker pull": 4.2}, "at": "2026-11-26T03:00:00Z", "load": 0.7}
+     "peers": {"podman pull": 3.9, "docker pull": 4.2}, "others": {}, "at": "2026-11-26T03:00:00Z", "load": 0.7}
 
 ``ratio`` is always ours over the best of the peers, ``floor_ratio`` ours over the floor: below one is better where
 ``less_is_better``, above one where not. ``spread`` is our smallest and largest round; ``load`` is the load of the
@@ -36,9 +36,13 @@ def report(
     peers: Mapping[str, Sequence[float]] | None = None,
     floor: Sequence[float] = (),
     floor_name: str = "",
+    others: Mapping[str, Sequence[float]] | None = None,
     less_is_better: bool = True,
 ) -> dict[str, object]:
-    """Print the result of one measure, and keep it; all samples are in ``unit``, one a round."""
+    """Print the result of one measure, and keep it; all samples are in ``unit``, one a round.
+
+    ``others`` are told beside it and compared with nobody: another floor, a part of ours.
+    """
     middles = {peer: statistics.median(samples) for peer, samples in (peers or {}).items()}
     best = (min if less_is_better else max)(middles, key=lambda peer: middles[peer], default="")
     result: dict[str, object] = {
@@ -55,11 +59,13 @@ def report(
         "rounds": len(ours),
         "spread": [_short(min(ours)), _short(max(ours))],
         "peers": {peer: _short(middle) for peer, middle in middles.items()},
+        "others": {other: _short(statistics.median(samples)) for other, samples in (others or {}).items()},
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "load": round(os.getloadavg()[0], 1),
     }
     _keep(result)
-    _table(result, {"nanocloud": ours, **(peers or {}), **({floor_name or "floor": floor} if floor else {})})
+    floors = {floor_name or "floor": floor} if floor else {}
+    _table(result, {"nanocloud": ours, **(peers or {}), **floors, **(others or {})})
     return result
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import signal
 import sys
 from pathlib import Path
 
@@ -24,6 +25,7 @@ def run(words: list[str]) -> int:
     if unknown:
         print(f"no measure {unknown[0]!r}; there are {', '.join(MEASURES)}", file=sys.stderr)
         return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))  # through what every measure cleans up
     with recording(HERE / "results", facts()) as file:
         for name in names or MEASURES:
             importlib.import_module(name).main()

@@ -34,7 +34,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("operations", "kubelet"),
     ("controllers", "backup", "scheduler"),
     ("apiserver",),
-    ("builtin", "testkit"),
+    ("builtin", "testkit", "scaffold"),
     ("node",),
     ("setup",),
     ("cli",),
@@ -127,7 +127,6 @@ HEAVY = frozenset(
         "cattrs",
         "cryptography",
         "httpx2",
-        "hypercorn",
         "importlib.metadata",
         "jwt",
         "pluggy",
@@ -137,6 +136,7 @@ HEAVY = frozenset(
         "starlette",
         "structlog",
         "trio",
+        "wsproto",
         "yaml",
     }
 )

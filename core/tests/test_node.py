@@ -22,9 +22,11 @@ from nanocloud.concurrency import unwrapped
 from nanocloud.config import NodeConfig
 from nanocloud.errors import LockedError, NotFoundError, PluginError, ProviderError
 from nanocloud.identity.assets import SecureAssets
+from nanocloud.models.builtin import builtin_registry
 from nanocloud.models.bundle import BUNDLE
 from nanocloud.models.meta import name_of
 from nanocloud.node import Node, open_node, run_node, serve_until_signal
+from nanocloud.objects import WatchType
 from nanocloud.plugins import PluginHost, PluginState
 from nanocloud.providers.image import ImageConfig
 from nanocloud.testkit import FakeImages, FakeNetwork, FakeRuntime, FakeVolume
@@ -140,6 +142,11 @@ async def test_core_alone_serves_the_api_and_says_what_is_missing(config: NodeCo
                 assert (await client.get("/version")).status_code == 200
                 await client.post(BUNDLES, json={"metadata": {"name": "mariadb"}, "spec": {"service": "mariadb"}})
                 failed = await wait_for(node, "mariadb", "Failed")
+                await client.delete(f"{BUNDLES}/mariadb")
+                async with node.context.store.watch(BUNDLE, after=0) as events:
+                    with trio.fail_after(30):
+                        while (await anext(events)).type is not WatchType.DELETED:
+                            pass
         assert failed["status"]["reason"] == "PluginMissing"
         assert "pip install nanocloud-runtime-crun" in failed["status"]["message"]
         assert "services cannot run on this node" in {entry["event"] for entry in logs}
@@ -202,6 +209,17 @@ async def test_plugins_that_answer_nonsense_do_not_keep_the_node_from_serving(co
         assert (await client.get("/metrics")).status_code == 200
         assert (await client.post(BUNDLES, json={"metadata": {"name": "x"}, "spec": {"service": "x"}})).is_success
         assert [info.state for info in node.host.plugins] == [PluginState.ACTIVE, PluginState.BROKEN]
+
+
+async def test_a_kind_that_is_there_already_is_an_error_that_names_the_plugin(config: NodeConfig) -> None:
+    module = ModuleType("kinds")
+    module.NANOCLOUD_CONTRACTS = {"extension": "1.0"}  # type: ignore[attr-defined]
+    taken = next(iter(builtin_registry()))
+    module.nanocloud_api_resources = hookimpl(_without_arguments(lambda: [taken]))  # type: ignore[attr-defined]
+    with pytest.raises(PluginError) as caught, unwrapped():
+        async with open_node(config, host(module)):
+            pass
+    assert str(caught.value).endswith("is registered twice, this time by fakes (unknown)")
 
 
 async def test_a_node_that_was_not_set_up_says_so(tmp_path: Path) -> None:

@@ -90,6 +90,7 @@ def test_an_import_that_does_not_end_breaks_its_plugin_alone(site: PluginSite, s
         ("import ctypes\nctypes.string_at(0)", "import ended the process by SIGSEGV"),
         ("import os\nos.abort()", "import ended the process by SIGABRT"),
         ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "import ended the process by SIGKILL"),
+        ("import os\nos.kill(os.getpid(), 40)", "import ended the process by signal 40"),
         ("import sys\nsys.exit(3)", "import raised SystemExit: 3"),
         ("raise KeyboardInterrupt", "import raised KeyboardInterrupt"),
         ("class Odd(BaseException): ...\nraise Odd('so')", "import raised Odd: so"),

@@ -122,9 +122,10 @@ def test_two_distributions_of_one_plugin_name_are_both_refused(site: Site) -> No
     assert refusal(site.host())[0].startswith("no runtime provider is installed [shared (acme-")
 
 
-def test_no_distribution_takes_the_place_of_core(site: Site) -> None:
+@pytest.mark.parametrize("disabled", [(), ("core",)])
+def test_no_distribution_takes_the_place_of_core(site: Site, disabled: tuple[str, ...]) -> None:
     site.install("acme", "core", runtime("fast"))
-    host = site.host(core=True)
+    host = site.host(*disabled, core=True)
     core, other = host.plugins
     assert (core.distribution, core.state) == ("nanocloud", PluginState.ACTIVE)
     assert (other.distribution, other.state) == ("acme", PluginState.DUPLICATE)

@@ -243,3 +243,16 @@ def test_unwrapped_raises_one_error_and_lets_others_pass() -> None:
         raise ExceptionGroup("group", [ConfigError("x")])
     with pytest.raises(ValueError, match="y"), unwrapped():
         raise ValueError("y")
+
+
+async def test_a_failure_waits_after_thousands_in_a_row_as_well(autojump_clock: MockClock) -> None:
+    handler = Handler()
+    handler.fail["a"] = 3000
+    queue: WorkQueue[str] = WorkQueue("test", last_backoff_seconds=1.0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(queue.run, handler)
+        queue.add("a")
+        await trio.sleep(4000)
+        assert handler.fail["a"] == 0
+        assert len(handler.runs) == 3001
+        nursery.cancel_scope.cancel()

@@ -41,16 +41,17 @@ from nanocloud.identity.tokens import BearerTokens, TokenStore
 from nanocloud.images import ImageSources
 from nanocloud.keyspace import Keyspace
 from nanocloud.kubelet.access import PodAccess
+from nanocloud.kubelet.addresses import AddressesWorker
 from nanocloud.kubelet.bindings import BindingsWorker
 from nanocloud.kubelet.claims import ClaimsWorker
 from nanocloud.kubelet.kubelet import Kubelet
 from nanocloud.kubelet.parts import KubeletParts
 from nanocloud.models.builtin import builtin_registry
-from nanocloud.models.kinds import ResourceKind
+from nanocloud.models.kinds import KindRegistry, ResourceKind
 from nanocloud.objects import EventRecorder, NamespaceController, ObjectStore
 from nanocloud.observability import metrics
 from nanocloud.planning.expander import expander
-from nanocloud.plugins import PluginHost, PluginState
+from nanocloud.plugins import Offer, PluginHost, PluginState
 from nanocloud.plugins.scrape import PluginMetrics
 from nanocloud.providers.binding import BindingProvider
 from nanocloud.providers.image import ImageProvider
@@ -108,7 +109,7 @@ async def open_node(config: NodeConfig, host: PluginHost) -> AsyncIterator[Node]
         keyspace = await stack.enter_async_context(Keyspace.open(storage))
         registry = builtin_registry()
         for offer in host.call("nanocloud_api_resources", ResourceKind, config=config):
-            registry.add(offer.value)
+            _add_kind(registry, offer)
         store = ObjectStore(keyspace, registry, seal=envelope.seal, unseal=envelope.unseal)
         await store.ensure_namespaces()
         events = EventRecorder(store)
@@ -123,7 +124,13 @@ async def open_node(config: NodeConfig, host: PluginHost) -> AsyncIterator[Node]
             events=events,
             profiles=profiles,
             planner=Planner(store=store, profiles=profiles, images=images, expand=expand),
-            uninstaller=Uninstaller(store=store, profiles=profiles, events=events, binding_provider=binding.name),
+            uninstaller=Uninstaller(
+                store=store,
+                profiles=profiles,
+                events=events,
+                binding_provider=binding.name,
+                has_kubelet=unfit is None,
+            ),
             authority=authority,
             envelope=envelope,
             binding_provider=binding.name,
@@ -161,6 +168,16 @@ async def _enter(stack: AsyncExitStack, provider: Any) -> Any:
     return provider
 
 
+def _add_kind(registry: KindRegistry, offer: Offer) -> None:
+    try:
+        registry.add(offer.value)
+    except PluginError as exc:
+        raise PluginError(
+            f"{exc}, this time by {offer.plugin} ({offer.distribution})",
+            hint="disable it in node.disable_plugins or uninstall it",
+        ) from exc
+
+
 async def _open_images(stack: AsyncExitStack, host: PluginHost, config: NodeConfig) -> ImageSources:
     offers = host.named("nanocloud_image_providers", ImageProvider, config=config)
     providers = [await _enter(stack, offer.value) for offer in offers.values()]
@@ -187,7 +204,8 @@ async def run_node(
     """Run the workers and serve the API until cancelled; reports the addresses once they are bound."""
     workers: list[Controller] = [BundleController(node.controllers), NamespaceController(node.context.store)]
     if node.kubelet is not None:
-        workers += [Kubelet(node.kubelet), ClaimsWorker(node.kubelet), BindingsWorker(node.kubelet)]
+        workers += [Kubelet(node.kubelet), ClaimsWorker(node.kubelet), AddressesWorker(node.kubelet)]
+        workers.append(BindingsWorker(node.kubelet))
         workers.append(
             ImageCollector(
                 store=node.context.store,

@@ -72,7 +72,8 @@ class WorkQueue(Generic[K]):
                     await handler(key)
             except Exception as exc:
                 failures = self._failures[key] = self._failures.get(key, 0) + 1
-                delay = min(FIRST_BACKOFF_SECONDS * 2 ** (failures - 1), self._last_backoff)
+                # The power is bounded, too: after a thousand failures in a row it would be no float any more.
+                delay = min(FIRST_BACKOFF_SECONDS * 2.0 ** min(failures - 1, 32), self._last_backoff)
                 log.warning("reconcile failed", queue=self._name, key=key, retry_seconds=delay, error=repr(exc))
                 self.add_after(key, delay)
             else:

@@ -8,9 +8,12 @@ import trio.testing
 
 from nanocloud.apiserver import watches
 from nanocloud.client.api import ApiError
+from nanocloud.errors import UnavailableError
 from nanocloud.keyspace import Keyspace
+from nanocloud.models.builtin import builtin_registry
 from nanocloud.models.core import CONFIG_MAP
 from nanocloud.objects import ObjectStore
+from nanocloud.testkit import FakeStorage
 from nanocloud.testkit.api import ApiClient, Event
 from nanocloud.testkit.objects import config_map
 
@@ -139,3 +142,14 @@ async def test_a_stream_ends_when_its_reader_leaves(api: ApiClient, store: Objec
     async with api.watch(CONFIG_MAP):
         await trio.testing.wait_all_tasks_blocked()
     assert store.keyspace._hub._watchers == {}
+
+
+async def test_a_storage_that_does_not_answer_ends_the_stream_with_a_word() -> None:
+    async with FakeStorage() as storage, Keyspace.open(storage) as keyspace:
+        store = ObjectStore(keyspace, builtin_registry(), seal=lambda data, _: data, unseal=lambda data, _: data)
+        await store.ensure_namespaces()
+        storage.calls.fail("info", UnavailableError("input/output error"))
+        async with ApiClient.over(store).watch(CONFIG_MAP, after="1") as events:
+            with pytest.raises(ApiError, match="input/output error") as error:
+                await anext(events)
+        assert error.value.code == 503

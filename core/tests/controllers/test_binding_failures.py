@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from nanocloud.errors import ProviderError
 from nanocloud.kubelet.bindings import MAX_ATTEMPTS
 from nanocloud.models.binding import BINDING
 from nanocloud.models.meta import condition
@@ -131,6 +132,23 @@ async def test_how_an_old_binding_ends_says_nothing_about_the_one_made_anew(
         (binding,) = (await server.store.list(BINDING)).items
         assert binding["spec"]["arguments"][0] == {"value": "other"}
         assert record.attempts == 1
+
+
+async def test_a_provider_that_cannot_run_commands_is_asked_again_ever_later(
+    machine: Simulation, mock_clock: MockClock
+) -> None:
+    """Two bindings in one target fail: they must not wake each other over and over."""
+    machine.add_image("wordpress", {key: value for key, value in WORDPRESS.items() if key != "port_1"})
+    machine.fake_binding.calls.fail("run", ProviderError("no room for a process"), times=8)
+    async with machine.run() as server:
+        for name in ("blog", "shop"):
+            await server.install("wordpress", name=name, database_name=name, database_user=name)
+        await server.pass_time(10)
+        assert len(machine.fake_binding.calls.log) <= 6
+        status = await server.status("blog")
+        assert (status["phase"], status["reason"]) == ("Installing", "BindingFailed")
+        assert "no room for a process" in status["message"]
+        await server.ready("blog", "shop")
 
 
 async def test_a_target_that_stops_during_a_binding_is_bound_when_it_is_back(

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from nanocloud.errors import CompactedError, FutureRevisionError
+from nanocloud.errors import CompactedError, FutureRevisionError, UnavailableError
 from nanocloud.keyspace import Change, ChangeKind, Compare, Delete, Entry, Keyspace, Put, Watcher
 from nanocloud.storage import SqliteStorage
+from nanocloud.testkit import FakeStorage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
+
+    from trio.testing import MockClock
 
     from nanocloud.providers.storage import ChangePage
 
@@ -258,3 +261,24 @@ async def test_ended_watches_leave_nothing_in_the_hub(keyspace: Keyspace) -> Non
         async with keyspace.watch(("a", str(number)), after=0), keyspace.watch(("a", str(number)), after=0):
             assert keyspace._hub._watchers
     assert not keyspace._hub._watchers
+
+
+@pytest.mark.parametrize("method", ["wait_beyond", "changes"])
+async def test_watches_outlive_a_storage_that_does_not_answer_for_a_while(
+    method: str, autojump_clock: MockClock
+) -> None:
+    async with FakeStorage() as storage, Keyspace.open(storage) as keyspace, keyspace.watch((), after=0) as watcher:
+        storage.calls.fail(method, UnavailableError("input/output error"), times=3)
+        for number in range(3):
+            await keyspace.put(("a",), b"%d" % number)
+        assert [change.revision for change in await take(watcher, 3)] == [1, 2, 3]
+
+
+async def test_compaction_goes_on_after_the_storage_did_not_answer(autojump_clock: MockClock) -> None:
+    async with FakeStorage() as storage, Keyspace.open(storage, keep=10) as keyspace:
+        for method in ("info", "wait_beyond", "compact"):
+            storage.calls.fail(method, UnavailableError("input/output error"))
+            for _ in range(20):
+                await keyspace.put(("a",), b"")
+            await trio.sleep(120)
+            assert (await storage.info()).compacted >= keyspace.revision - 11

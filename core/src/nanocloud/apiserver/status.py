@@ -8,7 +8,6 @@ import orjson
 from starlette.responses import Response
 
 from nanocloud.errors import (
-    CompactedError,
     FutureRevisionError,
     InvalidError,
     NanocloudError,
@@ -133,6 +132,6 @@ def error_response(exc: BaseException, *, kind: ResourceKind | None = None, name
     return Response(orjson.dumps(answer), answer["code"], headers, media_type="application/json")
 
 
-def watch_error(exc: CompactedError) -> Object:
-    """How a watch says that its place is forgotten: the event inside an HTTP 200."""
+def watch_error(exc: NanocloudError) -> Object:
+    """How a watch says why it ends: the event inside an HTTP 200."""
     return {"type": "ERROR", "object": status_of(exc)}

@@ -1,7 +1,8 @@
 """Watch: a stream of events, one JSON object a line, that follows objects from a revision on.
 
 A stream ends cleanly after ``timeoutSeconds`` (between 30 and 60 minutes where the client names none), when the client
-leaves, and when the server stops. A place that is forgotten is told by one ERROR event that holds Status 410.
+leaves, and when the server stops. What ends it otherwise is told by one ERROR event that holds a Status: 410 where the
+place is forgotten, 503 where the storage does not answer.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from nanocloud.ambient import surroundings
 from nanocloud.apiserver import negotiation, printing
 from nanocloud.apiserver.resources import selector_of, wanted_revision
 from nanocloud.apiserver.status import watch_error
-from nanocloud.errors import BadRequestError, CompactedError
+from nanocloud.errors import BadRequestError, NanocloudError
 from nanocloud.objects import WatchType
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ class WatchStream:
                 after = await self._send_present(send)
             async with self._store.watch(self._target.kind, self._target.namespace, after=after) as events:
                 await self._send_changes(events, send)
-        except CompactedError as exc:
+        except NanocloudError as exc:  # the answer has begun: only an event can tell
             await _send_line(send, watch_error(exc))
 
     async def _send_present(self, send: Send) -> int:
@@ -123,11 +124,18 @@ class WatchStream:
         return present.revision
 
     async def _send_changes(self, events: ObjectWatcher, send: Send) -> None:
+        is_plain = self._form.is_plain and not self._selector
         while True:
             with trio.move_on_after(BOOKMARK_SECONDS if self._bookmarks else float("inf")) as scope:
-                event = await events.__anext__()
+                if is_plain:
+                    kind, encoded = await events.next_json()
+                else:
+                    event = await events.__anext__()
             if scope.cancelled_caught:
                 await _send_line(send, self._bookmark(events.progress(), None))
+            elif is_plain:
+                line = b'{"type":"%b","object":%b}\n' % (kind.value.encode(), encoded)
+                await send({"type": "http.response.body", "body": line, "more_body": True})
             elif (seen := self._seen(event)) is not None:
                 await self._send_object(send, *seen)
 

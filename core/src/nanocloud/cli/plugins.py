@@ -1,7 +1,8 @@
-"""``plugin list`` and ``plugin show``, ``version``, and the command groups that plugins bring."""
+"""``plugin list``, ``plugin show`` and ``plugin new``, ``version``, and the command groups that plugins bring."""
 
 from __future__ import annotations
 
+import shlex
 from functools import cache
 from typing import TYPE_CHECKING, Annotated
 
@@ -87,6 +88,32 @@ def _survey() -> tuple[PluginHost, Mapping[str, Sequence[OfferedProvider]]]:
     for note in (*host.notes, *found.problems):
         typer.echo(f"note: {note}", err=True)
     return host, found.by_plugin
+
+
+@app.command("new")
+def new_plugin(
+    name: Annotated[str, typer.Argument(help="Name of the plugin: words of a-z and 0-9 joined by '-'.")],
+    provides: Annotated[
+        list[str],
+        typer.Option(
+            "--provides",
+            help="Contract to fill: storage, runtime, network, volume, image, macro or binding. May be repeated.",
+        ),
+    ],
+    directory: Annotated[
+        str, typer.Option("--directory", help="Where to write it; must not exist. Default: ./nanocloud-NAME.")
+    ] = "",
+) -> None:
+    """Write the package of a new plugin: it installs, is found, and its tests say what to write next."""
+    from pathlib import Path
+
+    from nanocloud.scaffold import new_plugin
+
+    made = new_plugin(name, provides, Path(directory) if directory else None)
+    typer.echo(f"wrote {made.distribution} to {made.directory}")
+    if made.to_write:
+        typer.echo(f"methods to write: {', '.join(made.to_write)}")
+    typer.echo(f"next:\n  cd {shlex.quote(str(made.directory))}\n  pip install -e '.[test]'\n  pytest -x")
 
 
 def version() -> None:

@@ -1,7 +1,7 @@
 """Taking back what bindings made: a Binding of the action Revoke, which belongs to the target.
 
-The debt passes from the dependant to the target: first the revocation is written, then what recorded the binding goes.
-So nothing is forgotten by a crash in between, and a target that is stopped when its dependant goes revokes when it runs
+The debt passes from the dependant to the target: the revocation is written before, or with the same write, as what
+recorded the binding goes. So nothing is forgotten by a crash in between, and a target that is stopped when its dependant goes revokes when it runs
 again. A target that was removed, or installed anew, has nothing to revoke.
 """
 
@@ -18,11 +18,12 @@ from nanocloud.models.binding import BINDING, BindingAction, BindingPhase, spec_
 from nanocloud.models.bundle import BUNDLE, BUNDLE_LABEL
 from nanocloud.models.meta import condition_is_true, is_deleting, name_of, namespace_of, owner_reference, uid_of
 from nanocloud.models.pod import POD
-from nanocloud.objects import ObjectExistsError
+from nanocloud.objects import Grouping, ObjectExistsError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from nanocloud.keyspace import Put
     from nanocloud.models.binding import BindingSpec
     from nanocloud.models.meta import Object
     from nanocloud.objects import ObjectStore
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 IN_PLACE_OF_SECRETS = "/dev/null"
 """Stands for a secret argument: taking access away needs no password."""
+_BY_BUNDLE = Grouping(BINDING, lambda binding: [binding["spec"]["bundle"]])
 
 
 @attrs.frozen(kw_only=True)
@@ -71,11 +73,17 @@ class Made:
         return f"{bundle}-revoke-{hashlib.sha256(what).hexdigest()[:12]}"
 
 
-async def ensure_revocation(store: ObjectStore, bundle: Object, made: Made, provider: str) -> None:
-    """Write the revocation, unless the target is gone, or another one by now."""
+async def ensure_revocation(
+    store: ObjectStore, bundle: Object, made: Made, provider: str, *, also: Sequence[Put] = ()
+) -> bool:
+    """Write the revocation, unless the target is gone, or another one by now.
+
+    Returns:
+        Whether it was written now, and ``also`` with it in the same transaction.
+    """
     target = await store.find(BUNDLE, namespace_of(bundle), made.target)
     if target is None or is_deleting(target) or (made.target_uid and uid_of(target) != made.target_uid):
-        return
+        return False
     spec: dict[str, Any] = {
         "bundle": name_of(bundle),
         "target": made.target,
@@ -94,9 +102,10 @@ async def ensure_revocation(store: ObjectStore, bundle: Object, made: Made, prov
         "ownerReferences": [owner_reference(target)],
     }
     try:
-        await store.create(BINDING, {"metadata": meta, "spec": spec})
+        await store.create(BINDING, {"metadata": meta, "spec": spec}, also=also)
     except ObjectExistsError:
-        return
+        return False
+    return True
 
 
 async def begun(store: ObjectStore, bundle: Object) -> list[Made]:
@@ -131,10 +140,6 @@ async def outstanding(store: ObjectStore, bundle: Object) -> list[Object]:
     ]
 
 
-async def of_bundle(store: ObjectStore, bundle: Object) -> list[Object]:
+async def of_bundle(store: ObjectStore, bundle: Object) -> Sequence[Object]:
     """All Bindings that the bundle asked for, whoever owns them now."""
-
-    def mine(binding: Object) -> bool:
-        return bool(binding["spec"]["bundle"] == name_of(bundle))
-
-    return (await store.list(BINDING, namespace_of(bundle), matches=mine)).items
+    return await store.members(_BY_BUNDLE, namespace_of(bundle), name_of(bundle))

@@ -28,9 +28,9 @@ async def keep_revisions(
 ) -> None:
     """Worker: call ``compact`` so that never many more than ``revisions`` are kept."""
     while True:
-        info = await storage.info()
-        newest = await storage.wait_beyond(info.compacted + revisions + revisions // 10)
         try:
+            info = await storage.info()
+            newest = await storage.wait_beyond(info.compacted + revisions + revisions // 10)
             await compact(newest - revisions)
         except NanocloudError as exc:
             log.warning("compaction failed, next try in %s s: %s", _RETRY_SECONDS, exc)

@@ -26,6 +26,7 @@ from nanocloud.keyspace import keys
 from nanocloud.keyspace.compaction import keep_revisions
 from nanocloud.keyspace.entries import Compare, Delete, Page, Put, entry_of
 from nanocloud.keyspace.expiry import ExpiryWorker
+from nanocloud.keyspace.index import Index
 from nanocloud.keyspace.watch import WatchHub
 from nanocloud.providers.storage import (
     MAX_OPERATIONS,
@@ -38,7 +39,7 @@ from nanocloud.providers.storage import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
     from nanocloud.keyspace.entries import Entry
     from nanocloud.keyspace.keys import Key
@@ -178,14 +179,19 @@ class Keyspace:
         finally:
             self._hub.remove(prefix, watcher)
 
+    def index(self, prefix: Key, groups_of: Callable[[Entry], Iterable[str]]) -> Index:
+        """An index of what is below ``prefix`` (and at it), for as long as the keyspace is open."""
+        return Index(self, self._hub, prefix, groups_of)
+
     async def compact(self, revision: int) -> None:
         """Forget history before ``revision``; repeats safely.
 
         Raises:
             FutureRevisionError: ``revision`` is not reached yet.
         """
-        if revision > self.revision:
-            raise FutureRevisionError(requested=revision, current=self.revision)
+        current = (await self._storage.info()).revision  # what others wrote, and whose answer was lost, counts too
+        if revision > current:
+            raise FutureRevisionError(requested=revision, current=current)
         await self._hub.reached(revision)  # a watcher that keeps up must not lose its place
         await self._storage.compact(revision)
         self._compacted = max(self._compacted, revision)

@@ -11,12 +11,13 @@ to its own ``_cursor``.
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict, deque
 from typing import TYPE_CHECKING, Self
 
 import trio
 
-from nanocloud.errors import CompactedError
+from nanocloud.errors import CompactedError, NanocloudError
 from nanocloud.keyspace.entries import change_of
 from nanocloud.keyspace.keys import prefix_range
 
@@ -27,9 +28,12 @@ if TYPE_CHECKING:
     from nanocloud.keyspace.keys import Key
     from nanocloud.providers.storage import RecordChange, StorageProvider
 
+log = logging.getLogger(__name__)
+
 _PAGE_CHANGES = 256
 _QUEUE_CHANGES = 1024
 _QUEUE_BYTES = 8 << 20
+_RETRY_SECONDS = 1.0
 
 
 class Watcher:
@@ -69,17 +73,37 @@ class Watcher:
     async def _fill(self) -> None:
         await trio.lowlevel.checkpoint()
         while not self._ready:
-            if self._queue:
-                self._cursor = self._queue[-1].revision
-                self._ready, self._queue, self._queue_bytes = self._queue, self._ready, 0
-            elif self._live:
+            if self._live and not self._queue:
                 self._wake = trio.Event()
                 await self._wake.wait()
             else:
-                page = await self._hub.storage.changes(*self._range, after=self._cursor, limit=_PAGE_CHANGES)
-                self._ready.extend(map(change_of, page.changes))
-                self._cursor = page.through
-                self._live = page.through >= self._hub.revision
+                await self._advance()
+
+    async def through(self, revision: int) -> list[Change]:
+        """All that was not given out yet, at least up to ``revision``: for a reader that only looks now and then.
+
+        Raises:
+            CompactedError: as ``__anext__``.
+        """
+        await self._hub.reached(revision)
+        while self._queue or not self._live:
+            await self._advance()
+        given = list(self._ready)
+        self._ready.clear()
+        return given
+
+    async def _advance(self) -> None:
+        """Make ready what is queued, or a page of the history."""
+        if self._queue:
+            self._cursor = self._queue[-1].revision
+            self._ready.extend(self._queue)
+            self._queue.clear()
+            self._queue_bytes = 0
+        else:
+            page = await self._hub.storage.changes(*self._range, after=self._cursor, limit=_PAGE_CHANGES)
+            self._ready.extend(map(change_of, page.changes))
+            self._cursor = page.through
+            self._live = page.through >= self._hub.revision
 
     def offer(self, changes: Sequence[Change]) -> None:
         """The hub's side: the changes of one transaction."""
@@ -125,19 +149,27 @@ class WatchHub:
 
     async def run(self) -> None:
         while True:
-            newest = await self.storage.wait_beyond(self.revision)
             try:
-                page = await self.storage.changes(b"", None, after=self.revision, limit=_PAGE_CHANGES)
-            except CompactedError:
-                # Another server of a shared storage compacted what this one has not read yet. The watchers find out
-                # for themselves, each at its own place.
-                for watchers in self._watchers.values():
-                    for watcher in watchers:
-                        watcher.fall_behind()
-                self._move(newest)
-            else:
-                self._publish(page.changes)
-                self._move(page.through)
+                await self._advance()
+            except NanocloudError as exc:
+                log.warning("watchers wait, next try in %s s: %s", _RETRY_SECONDS, exc)
+                await trio.sleep(_RETRY_SECONDS)
+
+    async def _advance(self) -> None:
+        """Wait for what comes after ``revision``, and hand it out."""
+        newest = await self.storage.wait_beyond(self.revision)
+        try:
+            page = await self.storage.changes(b"", None, after=self.revision, limit=_PAGE_CHANGES)
+        except CompactedError:
+            # Another server of a shared storage compacted what this one has not read yet. The watchers find out
+            # for themselves, each at its own place.
+            for watchers in self._watchers.values():
+                for watcher in watchers:
+                    watcher.fall_behind()
+            self._move(newest)
+        else:
+            self._publish(page.changes)
+            self._move(page.through)
 
     def _move(self, revision: int) -> None:
         self.revision = revision

@@ -125,13 +125,13 @@ class PluginHost:
         """Keep a record of the plugin that these entry points, all of one name, offer; whether it is to be loaded."""
         info = describe(entries)
         key, state, reason = info.name, PluginState.DISABLED, ""
-        if info.name in disabled:
-            reason = "named in node.disable_plugins"
-        elif allowed is not None and info.name not in (CORE, *allowed):
-            reason = "not in node.allow_plugins"
-        elif info.name in self._infos:
+        if info.name in self._infos:
             key, state = f"{info.name} of {info.distribution}", PluginState.DUPLICATE
             reason = f"the name {info.name!r} is taken by {self._infos[info.name].distribution}"
+        elif info.name in disabled:
+            reason = "named in node.disable_plugins"
+        elif allowed is not None and info.name not in allowed:
+            reason = "not in node.allow_plugins"
         elif len(entries) > 1:
             # Which of them is meant cannot be known, and running the wrong one as root is no small matter.
             state, reason = PluginState.DUPLICATE, f"the name is offered by {info.distribution}: uninstall all but one"

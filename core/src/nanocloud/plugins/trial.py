@@ -107,7 +107,8 @@ class Child:
             return ""
         if end.si_code == os.CLD_EXITED:
             return f"ended the process with status {end.si_status}"
-        return f"ended the process by {signal.Signals(end.si_status).name}"
+        names = {number.value: number.name for number in signal.Signals}  # those between the real-time ones have none
+        return f"ended the process by {names.get(end.si_status, f'signal {end.si_status}')}"
 
     def __enter__(self) -> Self:
         return self
