@@ -76,6 +76,14 @@ class ProviderSuite(Generic[P]):
     def crash(self, provider: P) -> None:
         """What a sudden end takes from a provider in memory: nothing, unless a subclass knows better."""
 
+    async def purge(self, make_provider: Callable[[], P]) -> None:
+        """Purge twice; skips the test where the provider cannot."""
+        for _ in range(2):
+            unopened: Provider = make_provider()
+            if not isinstance(unopened, Removable):
+                pytest.skip("it has no purge")
+            await unopened.purge()
+
     async def test_name_is_an_rfc_1123_label(self, make_provider: Callable[[], P]) -> None:
         """How the configuration selects this provider; unique within its contract, RFC 1123 label."""
         name = make_provider().name
