@@ -12,7 +12,7 @@ from nanocloud.providers.base import Provider, Removable
 from nanocloud.testkit.suites import abrupt
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 P = TypeVar("P", bound=Provider)
 
@@ -45,16 +45,19 @@ class ProviderSuite(Generic[P]):
         raise TypeError(f"{type(self).__name__} must define the fixture make_provider")
 
     @pytest.fixture(autouse=True)
-    async def cleared_away(self, make_provider: Callable[[], P]) -> AsyncIterator[None]:
-        """Purges what the test left, where the provider can; after ``provider`` is closed, which depends on it."""
+    def cleared_away(self, make_provider: Callable[[], P]) -> Iterator[None]:
+        """Purges what the test left, where the provider can.
+
+        It is no async fixture: pytest-trio enters only those that a test asks for, and not every test asks for
+        ``provider``.
+        """
         yield
         unopened: Provider = make_provider()
         if isinstance(unopened, Removable):
-            with trio.fail_after(CLEANUP_SECONDS):
-                await unopened.purge()
+            trio.run(_purge, unopened)
 
     @pytest.fixture
-    async def provider(self, make_provider: Callable[[], P], cleared_away: None) -> AsyncIterator[P]:
+    async def provider(self, make_provider: Callable[[], P]) -> AsyncIterator[P]:
         """An open provider."""
         async with make_provider() as opened:
             yield opened
@@ -103,3 +106,8 @@ class ProviderSuite(Generic[P]):
         await self.end_abruptly(make_provider, nothing)
         async with make_provider():
             pass
+
+
+async def _purge(provider: Removable) -> None:
+    with trio.fail_after(CLEANUP_SECONDS):
+        await provider.purge()
