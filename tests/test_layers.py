@@ -127,7 +127,6 @@ HEAVY = frozenset(
         "cattrs",
         "cryptography",
         "httpx2",
-        "hypercorn",
         "importlib.metadata",
         "jwt",
         "pluggy",
@@ -137,6 +136,7 @@ HEAVY = frozenset(
         "starlette",
         "structlog",
         "trio",
+        "wsproto",
         "yaml",
     }
 )

@@ -7,14 +7,19 @@ how far they came, write the status. What has to wait returns; the next change o
 from __future__ import annotations
 
 import copy
-from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import structlog
 import trio
 
 from nanocloud.controllers import children, revocations
-from nanocloud.controllers.planner import MissingServicesError, NameTakenError, RefusedServiceError
+from nanocloud.controllers.dependants import Dependants
+from nanocloud.controllers.planner import (
+    MissingServicesError,
+    NameTakenError,
+    RefusedServiceError,
+    UnpreparedServiceError,
+)
 from nanocloud.controllers.progress import Obstacle, pod_obstacle, set_progress
 from nanocloud.controllers.revocations import Made, ensure_revocation
 from nanocloud.controllers.uninstall import INSTALLED_FOR
@@ -26,7 +31,6 @@ from nanocloud.errors import (
     NanocloudError,
     NotFoundError,
     ProviderError,
-    UnavailableError,
 )
 from nanocloud.kubelet.binding_order import MAX_ATTEMPTS, has_begun
 from nanocloud.models.binding import BINDING, BindingPhase
@@ -76,7 +80,7 @@ class BundleController:
     def __init__(self, parts: ControllerParts) -> None:
         self._parts = parts
         self._queue: WorkQueue[_Key] = WorkQueue("bundles")
-        self._dependants: defaultdict[_Key, set[_Key]] = defaultdict(set)
+        self._dependants = Dependants()
 
     async def run(self) -> None:
         self._queue = WorkQueue("bundles")
@@ -90,7 +94,7 @@ class BundleController:
     def _bundle_changed(self, event: WatchEvent) -> None:
         key = namespace_of(event.object), name_of(event.object)
         self._queue.add(key)
-        for dependant in sorted(self._dependants.get(key, ())):  # one order, whatever strings hash to
+        for dependant in self._dependants.of(key):
             self._queue.add(dependant)
 
     def _child_changed(self, event: WatchEvent) -> None:
@@ -100,11 +104,10 @@ class BundleController:
     async def _reconcile(self, key: _Key) -> None:
         bundle = await self._parts.store.find(BUNDLE, *key)
         if bundle is None:
-            for dependants in self._dependants.values():
-                dependants.discard(key)
+            self._dependants.forget(key)
         elif is_deleting(bundle):
             for target in await self._parts.uninstaller.remove(bundle):
-                self._dependants[key[0], target].add(key)
+                self._dependants.add(key, target)
         else:
             await self._install(bundle, key)
 
@@ -130,15 +133,16 @@ class BundleController:
             planned = await self._plan(bundle)
         except MissingServicesError as exc:
             for service in exc.services:
-                self._dependants[key[0], service].add(key)
+                self._dependants.add(key, service)
                 await self._add_service(bundle, service)
             raise BlockedError([], Obstacle(reason="WaitingForServices", message=str(exc))) from exc
-        except UnavailableError as exc:
-            raise BlockedError([], await self._waiting_for(bundle, key, exc)) from exc
+        except UnpreparedServiceError as exc:
+            self._dependants.add(key, exc.service)
+            raise BlockedError([], await self._waiting_for(bundle, exc)) from exc
         except (InvalidError, LabelError) as exc:
             if isinstance(exc, RefusedServiceError | NameTakenError):
                 for other in exc.waits_for:
-                    self._dependants[key[0], other].add(key)
+                    self._dependants.add(key, other)
             reason = "LabelInvalid" if isinstance(exc, LabelError) else "OptionsInvalid"
             raise BlockedError([], Obstacle(reason=reason, message=str(exc), failed=True)) from exc
         except (NotFoundError, ProviderError) as exc:
@@ -150,7 +154,7 @@ class BundleController:
             message = f"{exc}" + (f" ({exc.hint})" if exc.hint else "")
             raise BlockedError([], Obstacle(reason=reason, message=message, failed=True)) from exc
         for target in planned.profile.services.values():
-            self._dependants[key[0], target].add(key)
+            self._dependants.add(key, target)
         await self._parts.profiles.put(*key, planned.profile)
         return planned
 
@@ -162,16 +166,13 @@ class BundleController:
             await self._parts.planner.plan(bundle, imagine=True)
             raise
 
-    async def _waiting_for(self, bundle: Object, key: _Key, error: UnavailableError) -> Obstacle:
+    async def _waiting_for(self, bundle: Object, error: UnpreparedServiceError) -> Obstacle:
         """A selected service is there but not prepared; its own failure is ours."""
-        for service in spec_of(bundle).options.values():
-            self._dependants[key[0], service].add(key)
-        for candidate in (await self._parts.store.list(BUNDLE, key[0])).items:
-            self._dependants[key[0], name_of(candidate)].add(key)
-            status = candidate.get("status") or {}
-            if f"'{name_of(candidate)}'" in str(error) and status.get("phase") == BundlePhase.FAILED.value:
-                message = f"service {name_of(candidate)} failed: {status.get('message', '')}"
-                return Obstacle(reason="ServiceFailed", message=message, failed=True)
+        target = await self._parts.store.find(BUNDLE, namespace_of(bundle), error.service)
+        status = (target or {}).get("status") or {}
+        if status.get("phase") == BundlePhase.FAILED.value:
+            message = f"service {error.service} failed: {status.get('message', '')}"
+            return Obstacle(reason="ServiceFailed", message=message, failed=True)
         try:
             await self._parts.planner.plan(bundle, imagine=True)
         except InvalidError as exc:  # two that wait for each other would do so for ever

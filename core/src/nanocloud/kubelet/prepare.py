@@ -6,6 +6,7 @@ Every step is idempotent at its provider, so preparing again after a crash finds
 from __future__ import annotations
 
 import base64
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -124,9 +125,10 @@ async def release_pod(pod: Object, parts: KubeletParts, *, for_good: bool) -> No
     await parts.network.detach(sandbox)
     if for_good:
         await parts.network.release(owner_of(pod))
-    for volume in await parts.volume.list():
-        if sandbox in volume.consumers:
-            await parts.volume.unpublish(volume.id, consumer=sandbox)
+    for volume in pod["spec"].get("volumes") or []:
+        if claim := volume.get("persistentVolumeClaim"):
+            with suppress(NotFoundError):  # it went with its claim
+                await parts.volume.unpublish(volume_id(namespace_of(pod), claim["claimName"]), consumer=sandbox)
 
 
 async def _step(word: str, action: Callable[[], Awaitable[Any]]) -> Any:

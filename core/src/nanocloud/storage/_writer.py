@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import attrs
@@ -24,7 +25,6 @@ from nanocloud.storage import _apply
 from nanocloud.storage._schema import failure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from nanocloud.providers.storage import Rejected, Transaction
@@ -40,13 +40,18 @@ _SYNC_FAILURES = {sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC}
 
 @attrs.define(eq=False)
 class Request:
-    """A transaction on its way. ``done`` is set in trio once ``outcome`` or ``error`` is."""
+    """A transaction on its way. It ends, in trio, once ``outcome`` or ``error`` is there, or it is withdrawn."""
 
     transaction: Transaction
     size_bytes: int
+    on_end: Callable[[], None]
     done: trio.Event = attrs.field(factory=trio.Event)
     outcome: Committed | Rejected | None = None
     error: NanocloudError | None = None
+
+    def end(self) -> None:
+        self.on_end()
+        self.done.set()
 
 
 @attrs.define(eq=False)
@@ -56,6 +61,9 @@ class Compaction:
     revision: int
     done: trio.Event = attrs.field(factory=trio.Event)
     error: NanocloudError | None = None
+
+    def end(self) -> None:
+        self.done.set()
 
 
 class Writer:
@@ -97,8 +105,10 @@ class Writer:
     def withdraw(self, request: Request) -> None:
         """Forget a request if the thread has not taken it up yet."""
         with self._wakeup:
-            if request in self._requests:
-                self._requests.remove(request)
+            if request not in self._requests:
+                return
+            self._requests.remove(request)
+        request.end()
 
     def close(self) -> None:
         """Finish what was submitted, checkpoint, close the connection. Blocks."""
@@ -267,4 +277,4 @@ def again(error: NanocloudError) -> NanocloudError:
 
 def _finish_all(requests: list[Request] | list[Compaction] | list[Request | Compaction]) -> None:
     for request in requests:
-        request.done.set()
+        request.end()

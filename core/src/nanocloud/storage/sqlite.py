@@ -1,7 +1,8 @@
 """The built-in storage provider: SQLite in a folder, for one server.
 
 Writes go through one thread (`_writer.py`). Reads that are small run on the spot, on a read-only connection of the
-trio thread: they take about 10 us, an eighth of a hop to a thread. Larger ones go to threads with connections of their
+trio thread: they take about 10 us, an eighth of a hop to a thread; what was read before is kept (`_cache.py`). Larger
+ones go to threads with connections of their
 own. The folder holds ``lock``, ``keyspace.db`` and, while open, SQLite's ``-wal`` and ``-shm``.
 """
 
@@ -11,6 +12,7 @@ import heapq
 import itertools
 import sqlite3
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 import trio
@@ -18,6 +20,7 @@ import trio
 from nanocloud.errors import FutureRevisionError
 from nanocloud.providers.storage import RecordPut, StorageProvider
 from nanocloud.storage import _read
+from nanocloud.storage._cache import RecordCache
 from nanocloud.storage._lock import locked_folder
 from nanocloud.storage._schema import failure, open_reader, open_writer
 from nanocloud.storage._writer import Compaction, Request, Writer, again
@@ -67,6 +70,7 @@ class SqliteStorage(StorageProvider):
             connection = await trio.to_thread.run_sync(self._open)
             self._idle_readers: list[sqlite3.Connection] = []
             self._threads = trio.CapacityLimiter(_READER_THREADS)
+            self._cache = RecordCache()
             self._waiters: list[tuple[int, int, trio.Event]] = []
             self._waiter_numbers = itertools.count()
             try:
@@ -91,8 +95,10 @@ class SqliteStorage(StorageProvider):
         return open_writer(self._database, max_size_bytes=self._max_size_bytes)
 
     async def transact(self, transaction: Transaction) -> Committed | Rejected:
-        request = Request(transaction, _size_bytes(transaction))
+        written = tuple(operation.key for operation in transaction.operations)
+        request = Request(transaction, _size_bytes(transaction), partial(self._cache.end_writing, written))
         self._writer.submit(request)
+        self._cache.begin_writing(written)
         try:
             await request.done.wait()
         except trio.Cancelled:
@@ -106,7 +112,9 @@ class SqliteStorage(StorageProvider):
     async def get(self, key: bytes, *, revision: int | None = None) -> Record | None:
         await trio.lowlevel.checkpoint_if_cancelled()
         if revision is None:
-            return self._inline(_read.get, key)
+            if (record := self._cache.get(key)) is None and (record := self._inline(_read.get, key)) is not None:
+                self._cache.add(record)
+            return record
         if self._revision - revision <= _SMALL_HISTORY:
             return self._inline(_read.get_at, key, revision)
         return await self._in_thread(_read.get_at, key, revision)

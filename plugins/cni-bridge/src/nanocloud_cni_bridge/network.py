@@ -114,7 +114,7 @@ class BridgeNetwork(NetworkProvider, Removable):
 
     async def set_names(self, names: Mapping[str, Sequence[IPAddress]]) -> None:
         await trio.lowlevel.checkpoint()
-        self._server.zone = Zone(names, self._host.settings.networks)
+        self._server.zone.replace(names)
 
     async def purge(self) -> None:
         await trio.to_thread.run_sync(purge, self._config, self._folders)
