@@ -1,8 +1,8 @@
 """Taking back what bindings made: a Binding of the action Revoke, which belongs to the target.
 
 The debt passes from the dependant to the target: the revocation is written before, or with the same write, as what
-recorded the binding goes. So nothing is forgotten by a crash in between, and a target that is stopped when its dependant goes revokes when it runs
-again. A target that was removed, or installed anew, has nothing to revoke.
+recorded the binding goes. So nothing is forgotten by a crash in between, and a target that is stopped when its
+dependant goes revokes when it runs again. A target that was removed, or installed anew, has nothing to revoke.
 """
 
 from __future__ import annotations
