@@ -35,7 +35,6 @@ DB = VolumeId("shop-db.volume-1")
 
 pytestmark = [
     pytest.mark.root,
-    pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root"),
 ]
 
 
