@@ -35,7 +35,7 @@ from nanocloud.models.bundle import BUNDLE, BUNDLE_LABEL, RESTARTED_AT, BundleCo
 from nanocloud.models.core import PERSISTENT_VOLUME_CLAIM
 from nanocloud.models.meta import annotations_of, condition_is_true, is_deleting, labels_of, name_of, namespace_of
 from nanocloud.models.pod import POD
-from nanocloud.objects import ObjectExistsError
+from nanocloud.objects import ObjectExistsError, WatchType
 from nanocloud.objects.reflector import reflect
 from nanocloud.planning.profile import BindingRecord
 from nanocloud.providers.binding import BindingResult
@@ -89,7 +89,8 @@ class BundleController:
 
     def _bundle_changed(self, event: WatchEvent) -> None:
         key = namespace_of(event.object), name_of(event.object)
-        self._queue.add(key)
+        if not _is_status_only(event):  # which is this controller's own word; those that wait for it hear of it
+            self._queue.add(key)
         for dependant in sorted(self._dependants.get(key, ())):  # one order, whatever strings hash to
             self._queue.add(dependant)
 
@@ -383,6 +384,18 @@ _SENTENCES = {
     _BOUND: "every binding has completed",
     _READY: "the service is ready",
 }
+
+
+def _is_status_only(event: WatchEvent) -> bool:
+    """Whether nothing but the status changed."""
+    if event.type is not WatchType.MODIFIED or event.previous is None:
+        return False
+    return _asked(event.object) == _asked(event.previous)
+
+
+def _asked(bundle: Object) -> Object:
+    meta = {field: value for field, value in bundle["metadata"].items() if field != "resourceVersion"}
+    return {**bundle, "metadata": meta, "status": None}
 
 
 def _summary(binding: Object) -> dict[str, Any]:
