@@ -136,10 +136,13 @@ def _network_namespace(pid: int | None) -> str:
 async def test_nothing_of_a_container_is_in_the_hosts_mount_table(
     runtime: CrunRuntime, spec: Build, tmp_path: Path
 ) -> None:
-    before = _mount_table()
+    def ours() -> list[str]:
+        return [line for line in _mount_table().splitlines() if str(tmp_path) in line]
+
+    before = ours()
     await runtime.create(spec(mounts=(Mount(source=tmp_path, target="/data"),)))
     await runtime.start(C)
-    assert _mount_table() == before
+    assert ours() == before
     record = runtime._host.folder("c").read()
     assert record is not None
     assert record.monitor is not None

@@ -81,7 +81,7 @@ def build(host: Host, spec: ContainerSpec) -> Starting:
     with _step(spec.id, "write its configuration"):
         prepared = attrs.evolve(prepared, user=_look_up(folder, spec.user))
         replace_file(folder.config, json.dumps(oci.build(spec, prepared)).encode())
-    with _step(spec.id, "start its monitor"):
+    with _step(spec.id, "start its monitor"), host.cgroups.as_monitor(spec.id):
         argv = command(
             host, folder, log_name=spec.log_path.name, log_limit=spec.log_limit_bytes, terminal=spec.terminal
         )
