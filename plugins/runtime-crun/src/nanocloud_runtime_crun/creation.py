@@ -74,7 +74,7 @@ def build(host: Host, spec: ContainerSpec) -> Starting:
             borrowed.take(mount.source, target)
         if spec.network_namespace and prepared.network_namespace:
             borrowed.take(spec.network_namespace, prepared.network_namespace)
-        enter_own(host.view, borrowed.mounts)
+        enter_own(host.view.namespace, borrowed.mounts)
     # From here on the host is out of sight: only what was borrowed and the base view are there.
     with _step(spec.id, "mount its root"):
         mount_overlay(folder.layers(len(spec.layers)), folder.store, folder.rootfs)

@@ -87,7 +87,7 @@ class CrunRuntime(RuntimeProvider, Removable):
                 yield
         finally:
             self._opened = None
-            os.close(host.view)
+            host.view.close()
 
     async def _open(self) -> Host:
         if os.geteuid() != 0:
