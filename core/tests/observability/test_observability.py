@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -15,14 +15,7 @@ from starlette.applications import Starlette
 
 from nanocloud.keyspace import Keyspace
 from nanocloud.observability import logs, metrics
-from nanocloud.storage import SqliteStorage
 from nanocloud.testkit.api import ApiClient
-
-
-@pytest.fixture
-async def keyspace(tmp_path: Path) -> AsyncIterator[Keyspace]:
-    async with SqliteStorage(tmp_path / "keyspace") as storage, Keyspace.open(storage) as keyspace:
-        yield keyspace
 
 
 async def scrape(keyspace: Keyspace, plugins: Iterable[Metric] = ()) -> dict[str, Metric]:

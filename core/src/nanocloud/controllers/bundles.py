@@ -259,9 +259,11 @@ class BundleController:
                 await self._forget(bundle, step)
 
     async def _take_back(self, bundle: Object, step: str, record: BindingRecord) -> None:
-        made = Made.of_record(step, record)
-        await ensure_revocation(self._parts.store, bundle, made, self._parts.binding_provider)
-        await self._forget(bundle, step)
+        made, forgotten = Made.of_record(step, record), (await self._profile(bundle)).forget(step)
+        # As one write: a record of what is revoked would say that the bundle is still bound.
+        entry = self._parts.profiles.entry(namespace_of(bundle), name_of(bundle), forgotten)
+        if not await ensure_revocation(self._parts.store, bundle, made, self._parts.binding_provider, also=(entry,)):
+            await self._forget(bundle, step)
 
     async def _forget(self, bundle: Object, step: str) -> None:
         forgotten = (await self._profile(bundle)).forget(step)
@@ -349,7 +351,9 @@ class BundleController:
                 status["restartedAt"] = restarted
             if spec.force_bindings and _BOUND in blocked.reached:
                 status["forcedBindings"] = spec.force_bindings
-            set_progress(found, blocked.reached, blocked.obstacle, stopped=not spec.start)
+            # The spec may have changed meanwhile: this is the answer to the one that was read.
+            seen = bundle["metadata"].get("generation", 1)
+            set_progress(found, blocked.reached, blocked.obstacle, stopped=not spec.start, generation=seen)
             self._said[namespace_of(bundle), name_of(bundle)] = status
 
         # Told first: a crash in between tells twice, which is counted; the other way round it would never be told.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
-from nanocloud.errors import NanocloudError, ProviderError
+from nanocloud.errors import AlreadyExistsError, NanocloudError, ProviderError
 from nanocloud.providers.base import Removable
 from nanocloud.providers.network import NetworkProvider, SandboxId, SandboxNetwork
 from nanocloud_cni_bridge import attachment as records
@@ -83,7 +83,7 @@ class BridgeNetwork(NetworkProvider, Removable):
             known = self._attached.get(spec.sandbox)
             if known is not None:
                 if known.spec != spec:
-                    raise ProviderError(
+                    raise AlreadyExistsError(
                         f"sandbox {spec.sandbox} is attached with another specification; detach it first"
                     )
                 if netns.is_namespace(self._host.namespace(spec.sandbox)):
