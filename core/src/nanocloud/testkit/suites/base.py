@@ -30,8 +30,9 @@ class ProviderSuite(Generic[P]):
     """The module below ``nanocloud.providers``."""
     in_memory: ClassVar[bool] = False
     """True for a fake that would be gone with its process. It is not killed: ``crash`` is called, and it is left."""
-    virtual_time: ClassVar[bool] = False
-    """True where nothing but trio's clock is waited for: hours of waiting take no time."""
+    virtual_time: ClassVar[float | None] = None
+    """Where nothing but trio's clock is waited for, hours can pass in no time: the clock jumps whenever nothing happens
+    for so many seconds. 0 for what has no threads. None: the real clock."""
 
     @pytest.fixture(autouse=True)
     def plugin(self, request: pytest.FixtureRequest) -> None:
