@@ -77,8 +77,8 @@ def spec(busybox: tuple[Path, ...], tmp_path: Path) -> Callable[..., ContainerSp
     """Builds the spec of a container that runs a line of shell; the rest as ContainerSpec has it."""
 
     def build(script: str = "sleep 1000000", **fields: Any) -> ContainerSpec:
-        given = {"id": ID, "layers": busybox, "argv": ("sh", "-c", script), "log_path": tmp_path / "logs" / "0.log"}
-        return ContainerSpec(**(given | fields))
+        given: dict[str, Any] = {"id": ID, "layers": busybox, "log_path": tmp_path / "logs" / "0.log"}
+        return ContainerSpec(**(given | {"argv": ("sh", "-c", script)} | fields))
 
     return build
 

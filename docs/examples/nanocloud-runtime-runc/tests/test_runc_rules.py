@@ -178,8 +178,13 @@ def test_a_profile_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
     ids=str,
 )
 def test_specs_that_cannot_be(bad: dict[str, Any]) -> None:
-    good = {"id": ContainerId("c"), "argv": ("run",), "layers": (Path("/layer"),), "log_path": Path("/logs/0.log")}
-    check(ContainerSpec(**good))  # type: ignore[arg-type]
+    good: dict[str, Any] = {
+        "id": ContainerId("c"),
+        "argv": ("run",),
+        "layers": (Path("/layer"),),
+        "log_path": Path("/logs/0.log"),
+    }
+    check(ContainerSpec(**good))
     with pytest.raises(InvalidError) as raised:
         check(ContainerSpec(**(good | bad)))
     assert "secret" not in str(raised.value)
