@@ -7,7 +7,7 @@ import trio
 
 from nanocloud.errors import BadRequestError, CompactedError, ForbiddenError, InvalidError
 from nanocloud.keyspace import Keyspace
-from nanocloud.models.bundle import BUNDLE, UNINSTALL_FINALIZER
+from nanocloud.models.bundle import ADDRESS_FINALIZER, BUNDLE, UNINSTALL_FINALIZER
 from nanocloud.models.core import CONFIG_MAP, EVENT, NAMESPACE, SECRET
 from nanocloud.models.kinds import ResourceKind
 from nanocloud.models.meta import Object, name_of, set_condition
@@ -133,7 +133,7 @@ async def test_immutable_fields_stay(store: ObjectStore) -> None:
 
 async def test_a_finalizer_holds_a_deleted_object_until_it_is_taken_off(store: ObjectStore) -> None:
     made = await store.create(BUNDLE, bundle("web"))
-    assert made["metadata"]["finalizers"] == [UNINSTALL_FINALIZER]
+    assert made["metadata"]["finalizers"] == [UNINSTALL_FINALIZER, ADDRESS_FINALIZER]
     marked, gone = await store.delete(BUNDLE, "default", "web")
     assert not gone
     assert marked["metadata"]["deletionTimestamp"]

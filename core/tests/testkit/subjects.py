@@ -163,12 +163,13 @@ class FakeSource(ImageSource):
 
 class StorageSubject(StorageProviderSuite):
     in_memory = True
-    virtual_time = True
+    virtual_time = 0
     fake: ClassVar[type[FakeStorage]] = FakeStorage
+    fake_disk: ClassVar[type[FakeDisk]] = FakeDisk
 
     @pytest.fixture
     def make_provider(self) -> Callable[[], FakeStorage]:
-        disk = FakeDisk()
+        disk = self.fake_disk()
         return lambda: self.fake(disk, sync_seconds=0.005)
 
     def crash(self, provider: StorageProvider) -> None:
@@ -178,7 +179,7 @@ class StorageSubject(StorageProviderSuite):
 
 class RuntimeSubject(RuntimeProviderSuite):
     in_memory = True
-    virtual_time = True
+    virtual_time = 0
     fake: ClassVar[type[FakeRuntime]] = FakeRuntime
 
     @pytest.fixture
@@ -197,7 +198,7 @@ class RuntimeSubject(RuntimeProviderSuite):
 
 class NetworkSubject(NetworkProviderSuite):
     in_memory = True
-    virtual_time = True
+    virtual_time = 0
     fake: ClassVar[type[FakeNetwork]] = FakeNetwork
 
     @pytest.fixture
@@ -218,7 +219,7 @@ class NetworkSubject(NetworkProviderSuite):
 
 class VolumeSubject(VolumeProviderSuite):
     in_memory = True
-    virtual_time = True
+    virtual_time = 0
     fake: ClassVar[type[FakeVolume]] = FakeVolume
 
     @pytest.fixture
@@ -233,7 +234,7 @@ class VolumeSubject(VolumeProviderSuite):
 
 class ImageSubject(ImageProviderSuite):
     in_memory = True
-    virtual_time = True
+    virtual_time = 0
     fake: ClassVar[type[FakeImages]] = FakeImages
 
     @pytest.fixture
@@ -255,6 +256,7 @@ class ImageSubject(ImageProviderSuite):
 
 class BindingSubject(BindingProviderSuite):
     in_memory = True
+    virtual_time = 0
     fake: ClassVar[type[FakeBinding]] = FakeBinding
 
     @pytest.fixture

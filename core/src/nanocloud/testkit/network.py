@@ -103,6 +103,20 @@ class FakeNetwork(NetworkProvider, Removable):
         self._reserved.clear()
         self.names = {}
 
+    def reboot(self) -> None:
+        """What the machine's restart does: no sandbox is left; addresses stay kept for their owners."""
+        self._attached.clear()
+        self.names = {}
+
+    @property
+    def attached(self) -> Sequence[SandboxNetwork]:
+        return list(self._attached.values())
+
+    @property
+    def reserved(self) -> Mapping[str, IPv4Address]:
+        """Addresses that are kept, by owner."""
+        return self._reserved
+
     @property
     def _gateway(self) -> IPv4Address:
         return self._subnet[1]

@@ -12,7 +12,7 @@ from nanocloud.providers.base import Provider, Removable
 from nanocloud.testkit.suites import abrupt
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 P = TypeVar("P", bound=Provider)
 
@@ -30,8 +30,9 @@ class ProviderSuite(Generic[P]):
     """The module below ``nanocloud.providers``."""
     in_memory: ClassVar[bool] = False
     """True for a fake that would be gone with its process. It is not killed: ``crash`` is called, and it is left."""
-    virtual_time: ClassVar[bool] = False
-    """True where nothing but trio's clock is waited for: hours of waiting take no time."""
+    virtual_time: ClassVar[float | None] = None
+    """Where nothing but trio's clock is waited for, hours can pass in no time: the clock jumps whenever nothing happens
+    for so many seconds. 0 for what has no threads. None: the real clock."""
 
     @pytest.fixture(autouse=True)
     def plugin(self, request: pytest.FixtureRequest) -> None:
@@ -45,16 +46,18 @@ class ProviderSuite(Generic[P]):
         raise TypeError(f"{type(self).__name__} must define the fixture make_provider")
 
     @pytest.fixture(autouse=True)
-    async def cleared_away(self, make_provider: Callable[[], P]) -> AsyncIterator[None]:
-        """Purges what the test left, where the provider can; after ``provider`` is closed, which depends on it."""
+    def cleared_away(self, make_provider: Callable[[], P]) -> Iterator[None]:
+        """Purges what the test left, where the provider can.
+
+        Not an async fixture: pytest-trio runs those only where a test or another fixture names them.
+        """
         yield
         unopened: Provider = make_provider()
         if isinstance(unopened, Removable):
-            with trio.fail_after(CLEANUP_SECONDS):
-                await unopened.purge()
+            trio.run(_purge, unopened)
 
     @pytest.fixture
-    async def provider(self, make_provider: Callable[[], P], cleared_away: None) -> AsyncIterator[P]:
+    async def provider(self, make_provider: Callable[[], P]) -> AsyncIterator[P]:
         """An open provider."""
         async with make_provider() as opened:
             yield opened
@@ -111,3 +114,8 @@ class ProviderSuite(Generic[P]):
         await self.end_abruptly(make_provider, nothing)
         async with make_provider():
             pass
+
+
+async def _purge(provider: Removable) -> None:
+    with trio.fail_after(CLEANUP_SECONDS):
+        await provider.purge()

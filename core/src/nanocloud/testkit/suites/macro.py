@@ -56,7 +56,7 @@ class MacroProviderSuite(ProviderSuite[MacroProvider]):
         """The value is text without NUL, of at most 32768 characters."""
         for example in self.examples:
             made = await self.expand(provider, example)
-            assert type(made) is MacroValue, example
+            assert isinstance(made, MacroValue), example
             assert type(made.value) is str, example
             assert len(made.value) <= MAX_VALUE_LENGTH, example
             assert "\0" not in made.value, example
@@ -91,4 +91,4 @@ class MacroProviderSuite(ProviderSuite[MacroProvider]):
         bare = attrs.evolve(self.context, options={})
         for example in self.examples:
             macro, *arguments = example.split()
-            assert type(await provider.expand(macro, arguments, bare)) is MacroValue
+            assert isinstance(await provider.expand(macro, arguments, bare), MacroValue)

@@ -143,8 +143,8 @@ class RuntimeProviderSuite(RuntimeExecSuite, RuntimeViewSuite):
 
     async def test_a_container_runs_once(self, provider: RuntimeProvider, spec: Callable[..., ContainerSpec]) -> None:
         """ProviderError: it has ended; a container runs once."""
-        async with self.running(provider, spec()):
-            await provider.stop(WEB, grace_seconds=0)
+        async with self.running(provider, spec(EXIT_7)):
+            await provider.wait(WEB)
             with pytest.raises(ProviderError, match=WEB):
                 await provider.start(WEB)
 
