@@ -384,8 +384,9 @@ async def test_example_plugin_works(example_plugin: PluginHost) -> None:
     assert made.value == result
 
 
-def test_example_conformance_test_passes(tmp_path: Path) -> None:
-    (tmp_path / "test_conformance.py").write_text(blocks(read("docs/plugins.md"))["test_conformance.py"])
+@pytest.mark.parametrize("name", ["test_conformance.py", "test_in_the_simulation.py"])
+def test_example_test_of_a_provider_passes(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text(blocks(read("docs/plugins.md"))[name])
     (tmp_path / "pytest.ini").write_text("[pytest]\ntrio_mode = true\n")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:anyio", "-p", "no:cacheprovider", "--basetemp=tmp", "."]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path)
