@@ -42,6 +42,18 @@ MEANINGS = {
     "pull.seconds": "Five layers of 250 MB from a registry on loopback, until they are unpacked",
     "pull.rate": "The same as a rate of unpacked bytes",
     "pull.node_memory": "Peak memory of the node's process meanwhile",
+    "keyspace.put_1": "Puts of 1 KiB a second by one writer, each durable before the next, followed by a watcher",
+    "keyspace.put_64": "The same by 64 writers side by side",
+    "keyspace.transact_64": "Compare and put with a lease, by 64 writers",
+    "keyspace.get": "Reads of single keys a second; etcd's 64 at a time",
+    "keyspace.put_1_p50": "What one put of a single writer takes, median",
+    "keyspace.put_1_p99": "What one put of a single writer takes, slowest of a hundred",
+    "keyspace.put_64_p50": "What one put takes beside 63 others, median",
+    "keyspace.put_64_p99": "What one put takes beside 63 others, slowest of a hundred",
+    "keyspace.watch_p50": "From the call of a put to its event at a watcher, median",
+    "keyspace.watch_p99": "From the call of a put to its event at a watcher, slowest of a hundred",
+    "keyspace.100k_start": "With 100,000 keys of 1 KiB: from the start of the process to its first answer",
+    "keyspace.100k_memory": "Memory of the process then",
     "pull.child_memory": "Peak memory of the largest process that unpacks a layer",
 }
 """What a measure says, for those whose name does not."""
