@@ -80,9 +80,13 @@ class Undertaker:
             known = folder.record()
             members = self.groups.members(folder.id)
             inside = {process.pid for process in members}
-            for process in members:
-                if known is not None and process != known.first and process.parent not in inside:
-                    process.kill_group()
+            strangers = [process for process in members if process.parent not in inside]
+            for leader in strangers:
+                if known is not None and leader != known.first:
+                    group = [process for process in members if process.group == leader.pid]
+                    leader.kill_group()
+                    for process in (leader, *group):
+                        await process.ended()
 
     def set_aside(self, known: Collection[str]) -> None:
         """Move the writable layers of unknown containers out of the way: removing millions of files takes minutes."""
