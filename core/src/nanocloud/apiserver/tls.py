@@ -1,6 +1,6 @@
 """The server's side of TLS on a socket.
 
-Like ``trio.SSLStream``, with three differences. It costs a third less for small messages: 27 us instead of 39. The alert
+Like ``trio.SSLStream``, with three differences. It costs a third less for a small message: 27 us, not 39. The alert
 that says why a handshake failed reaches the client (trio pull request 3413), which else sees a reset. And ``send_eof``
 ends our direction in TLS and in TCP, so that a connection is closed without losing what is on its way to the client.
 
