@@ -1,5 +1,5 @@
 # The commands people type. `make demo` and `make test` need nothing but a Debian 12 or 13 and root.
-.PHONY: help demo demo-down test bench check format pages docs venv dev-venv
+.PHONY: bench-page help demo demo-down test bench check format pages docs venv dev-venv
 
 PYTHON ?= $(shell command -v /usr/bin/python3 || command -v python3)
 UV_VERSION := 0.13.9
@@ -15,6 +15,7 @@ help:
 	@echo "make pages      write docs/catalogue anew from the recipes"
 	@echo "make docs       build the documentation as a site, in .cache/site/html"
 	@echo "make bench      how fast it is, beside its peers; ONLY=name for one measure"
+	@echo "make bench-page draw the newest results into docs/numbers.md"
 
 $(BIN)/uv: packaging/apt-packages.txt
 	@packaging/apt-install packaging/apt-packages.txt
@@ -60,6 +61,9 @@ docs: dev-venv
 bench: dev-venv
 	@packaging/apt-install packaging/apt-packages.txt packaging/apt-packages-bench.txt
 	@$(BIN)/python bench/run.py $(ONLY)
+
+bench-page: dev-venv
+	@$(BIN)/python bench/page.py
 
 format: dev-venv
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .

@@ -41,9 +41,10 @@ class Contender(Protocol):
 
 
 class Client:
-    """Of our API: one connection, for one thread. A bundle a container."""
+    """Of our API: one connection, for one thread. A bundle a container, of the service that is given."""
 
-    def __init__(self, node: TestNode) -> None:
+    def __init__(self, node: TestNode, service: str = IMAGE) -> None:
+        self._service = service
         with node.entered():
             self._api = node.api()
             self._api.request("GET", bundles_path("default"))  # it is there before it is needed
@@ -53,7 +54,7 @@ class Client:
             "apiVersion": "nanocloud.io/v1",
             "kind": "Bundle",
             "metadata": {"name": f"c{number}", "namespace": "default"},
-            "spec": {"service": IMAGE},
+            "spec": {"service": self._service},
         }
         self._api.request("POST", bundles_path("default"), body=body)
 

@@ -14,6 +14,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
 
 from enclosure import enclosure
+from page import BEGIN, END, PAGE, page, result_files
 from report import recording, report
 from rounds import interleave
 from run import MEASURES, run
@@ -64,6 +65,25 @@ def test_rounds_can_be_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_measure_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["pull,nonsense"]) == 2
     assert f"no measure 'nonsense'; there are {', '.join(MEASURES)}" in capsys.readouterr().err
+
+
+def test_the_page_of_numbers_shows_the_newest_results() -> None:
+    assert PAGE.read_text() == page(PAGE.read_text(), result_files()), "make bench-page"
+
+
+def test_only_the_drawn_part_of_the_page_changes(tmp_path: Path) -> None:
+    facts = {"date": "2026-01-02", "commit": "abc", "kernel": "6", "cores": 2, "processor": "p", "memory_gib": 1}
+    facts |= {"system": "s", "python": "3", "versions": {}, "load": [0.5, 0, 0]}
+    with recording(tmp_path, facts) as file:
+        report("pod.start", "ms", ours=[99], peers={"podman": [200.0]})
+        report("pod.start", "ms", ours=[50], peers={"podman": [200.0]}, floor=[25.0], floor_name="by hand")
+    made = page(f"before\n{BEGIN}\nold\n{END}\nafter\n", [file])
+    assert made.startswith("before\n")
+    assert made.endswith("after\n")
+    assert "old" not in made
+    assert "| **Nanocloud** | 50 | ███████▌ |" in made
+    assert "0.25 of podman, 2.00 of the floor" in made
+    assert page(made, [file]) == made
 
 
 @pytest.mark.root

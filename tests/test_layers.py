@@ -175,6 +175,11 @@ def test_a_quick_command_needs_nothing_but_the_standard_library(words: list[str]
     assert outside_of_the_standard_library(main(words, tmp_path)) == {"nanocloud"}
 
 
+def test_a_server_does_not_carry_the_command_line(tmp_path: Path) -> None:
+    code = "from nanocloud.cli.words import quick_call\nassert quick_call(['server', '--log-format', 'json'])"
+    assert outside_of_the_standard_library(code) & {"typer", "shellingham", "rich"} == {"rich"}, "structlog brings rich"
+
+
 def test_help_needs_nothing_but_the_standard_library_and_asks_plugins_only_once(tmp_path: Path) -> None:
     first, again = (outside_of_the_standard_library(main(["--help"], tmp_path)) for _ in range(2))
     assert "pluggy" in first

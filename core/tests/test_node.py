@@ -26,6 +26,7 @@ from nanocloud.models.builtin import builtin_registry
 from nanocloud.models.bundle import BUNDLE
 from nanocloud.models.meta import name_of
 from nanocloud.node import Node, open_node, run_node, serve_until_signal
+from nanocloud.objects import WatchType
 from nanocloud.plugins import PluginHost, PluginState
 from nanocloud.providers.image import ImageConfig
 from nanocloud.testkit import FakeImages, FakeNetwork, FakeRuntime, FakeVolume
@@ -141,6 +142,11 @@ async def test_core_alone_serves_the_api_and_says_what_is_missing(config: NodeCo
                 assert (await client.get("/version")).status_code == 200
                 await client.post(BUNDLES, json={"metadata": {"name": "mariadb"}, "spec": {"service": "mariadb"}})
                 failed = await wait_for(node, "mariadb", "Failed")
+                await client.delete(f"{BUNDLES}/mariadb")
+                async with node.context.store.watch(BUNDLE, after=0) as events:
+                    with trio.fail_after(30):
+                        while (await anext(events)).type is not WatchType.DELETED:
+                            pass
         assert failed["status"]["reason"] == "PluginMissing"
         assert "pip install nanocloud-runtime-crun" in failed["status"]["message"]
         assert "services cannot run on this node" in {entry["event"] for entry in logs}

@@ -41,6 +41,7 @@ from nanocloud.identity.tokens import BearerTokens, TokenStore
 from nanocloud.images import ImageSources
 from nanocloud.keyspace import Keyspace
 from nanocloud.kubelet.access import PodAccess
+from nanocloud.kubelet.addresses import AddressesWorker
 from nanocloud.kubelet.bindings import BindingsWorker
 from nanocloud.kubelet.claims import ClaimsWorker
 from nanocloud.kubelet.kubelet import Kubelet
@@ -123,7 +124,13 @@ async def open_node(config: NodeConfig, host: PluginHost) -> AsyncIterator[Node]
             events=events,
             profiles=profiles,
             planner=Planner(store=store, profiles=profiles, images=images, expand=expand),
-            uninstaller=Uninstaller(store=store, profiles=profiles, events=events, binding_provider=binding.name),
+            uninstaller=Uninstaller(
+                store=store,
+                profiles=profiles,
+                events=events,
+                binding_provider=binding.name,
+                has_kubelet=unfit is None,
+            ),
             authority=authority,
             envelope=envelope,
             binding_provider=binding.name,
@@ -197,7 +204,8 @@ async def run_node(
     """Run the workers and serve the API until cancelled; reports the addresses once they are bound."""
     workers: list[Controller] = [BundleController(node.controllers), NamespaceController(node.context.store)]
     if node.kubelet is not None:
-        workers += [Kubelet(node.kubelet), ClaimsWorker(node.kubelet), BindingsWorker(node.kubelet)]
+        workers += [Kubelet(node.kubelet), ClaimsWorker(node.kubelet), AddressesWorker(node.kubelet)]
+        workers.append(BindingsWorker(node.kubelet))
         workers.append(
             ImageCollector(
                 store=node.context.store,

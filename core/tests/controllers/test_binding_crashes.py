@@ -6,11 +6,13 @@ The end is always one account with one password that works, recorded once; and a
 from __future__ import annotations
 
 import itertools
+import json
 from typing import TYPE_CHECKING
 
 import pytest
 
-from nanocloud.models.binding import BINDING
+from nanocloud.keyspace.keys import decode
+from nanocloud.models.binding import BINDING, BindingAction
 from nanocloud.models.bundle import BUNDLE
 from nanocloud.providers.binding import BindingResult
 from nanocloud.testkit.accounts import EXPORTS, FakeAccounts
@@ -157,6 +159,30 @@ async def test_the_server_is_killed_while_it_heals_from_a_killed_command(tmp_pat
             points += 1
             await check(machine, f"command killed at {stopped}, server at {number}, {machine.faults.last}")
     COUNTED["both"] = points
+
+
+async def test_nothing_is_recorded_as_bound_that_is_being_revoked(tmp_path: Path, mock_clock: MockClock) -> None:
+    """At no step of a rename: a server that dies there may find that the new name has another owner by now."""
+
+    async def rename(server: Server) -> None:
+        await server.change("wordpress", options={"database_user": "other"})
+        await server.ready("wordpress")
+
+    for number in itertools.count(1):
+        machine = Machine(tmp_path / str(number))
+        await machine.live(begin)
+        await machine.live(install)
+        if await machine.live(rename, crash_at=number) < number:
+            assert number > 20, "it came to the end without that many steps"
+            break
+        stored = [(decode(record.key), json.loads(record.value)) for record in machine.disk.range(b"", None).records]
+        (profile,) = (value for key, value in stored if key == ("profiles", "default", "wordpress"))
+        revoked = [
+            value["spec"]["owned"]
+            for key, value in stored
+            if key[2] == "bindings" and value["spec"]["action"] == BindingAction.REVOKE.value
+        ]
+        assert [record for record in profile.get("bindings", {}).values() if record["owned"] in revoked] == [], number
 
 
 def test_it_were_two_hundred_points() -> None:

@@ -350,6 +350,25 @@ async def test_a_changed_option_replaces_the_pod(machine: Simulation, mock_clock
         assert network.ports[0].host_port == 8081
 
 
+async def test_a_status_answers_the_spec_that_was_read_for_it(machine: Simulation, mock_clock: MockClock) -> None:
+    """A change that comes while an earlier one is carried out is not seen yet, and the status does not say so."""
+    machine.add_image("site", {"title": ["none"], "env_TITLE": ["*title", "$title"]})
+    async with machine.run() as server:
+        await server.install("site")
+        await server.ready("site")
+        machine.images.calls.delay("local", 20)
+        await server.change("site", options={"title": "one"})
+        await server.pass_time(5)
+        await server.change("site", options={"title": "two"})
+        await server.pass_time(20)
+        status = await server.status("site")
+        assert (status["observedGeneration"], status["options"]["title"]) == (2, "one")
+        assert {condition["observedGeneration"] for condition in status["conditions"]} == {2}
+        await server.ready("site")
+        status = await server.status("site")
+        assert (status["observedGeneration"], status["options"]["title"]) == (3, "two")
+
+
 async def test_a_changed_secret_replaces_the_pod_and_binds_again(machine: Simulation, mock_clock: MockClock) -> None:
     async with machine.run() as server:
         await server.install("wordpress")

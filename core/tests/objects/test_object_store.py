@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import trio
 
 from nanocloud.errors import BadRequestError, CompactedError, ForbiddenError, InvalidError
 from nanocloud.keyspace import Keyspace
-from nanocloud.models.bundle import BUNDLE, UNINSTALL_FINALIZER
+from nanocloud.models.bundle import ADDRESS_FINALIZER, BUNDLE, UNINSTALL_FINALIZER
 from nanocloud.models.core import CONFIG_MAP, EVENT, NAMESPACE, SECRET
 from nanocloud.models.kinds import ResourceKind
 from nanocloud.models.meta import Object, name_of, set_condition
@@ -97,6 +99,27 @@ async def test_modify_loses_no_update(store: ObjectStore) -> None:
     assert (await store.get(CONFIG_MAP, "default", "a"))["data"]["x"] == "10"
 
 
+async def test_many_who_modify_one_object_take_turns(store: ObjectStore) -> None:
+    await store.create(CONFIG_MAP, config_map("a", x=""))
+    began: list[int] = []
+
+    async def add(number: int) -> None:
+        def change(obj: Object) -> None:
+            began.append(number)
+            obj["data"]["x"] += f"{number} "
+
+        await store.modify(CONFIG_MAP, "default", "a", change)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(300):  # more than anybody tries again
+            nursery.start_soon(add, number)
+        leaves = trio.CancelScope(deadline=-math.inf)
+        with leaves:
+            await add(1000)
+    assert len(began) == 300  # nobody worked for nothing
+    assert (await store.get(CONFIG_MAP, "default", "a"))["data"]["x"].split() == list(map(str, began))
+
+
 async def test_generation_grows_with_the_spec_only(store: ObjectStore) -> None:
     made = await store.create(BUNDLE, bundle("web"))
     assert made["metadata"]["generation"] == 1
@@ -133,7 +156,7 @@ async def test_immutable_fields_stay(store: ObjectStore) -> None:
 
 async def test_a_finalizer_holds_a_deleted_object_until_it_is_taken_off(store: ObjectStore) -> None:
     made = await store.create(BUNDLE, bundle("web"))
-    assert made["metadata"]["finalizers"] == [UNINSTALL_FINALIZER]
+    assert made["metadata"]["finalizers"] == [UNINSTALL_FINALIZER, ADDRESS_FINALIZER]
     marked, gone = await store.delete(BUNDLE, "default", "web")
     assert not gone
     assert marked["metadata"]["deletionTimestamp"]

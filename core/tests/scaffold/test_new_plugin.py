@@ -12,6 +12,7 @@ from types import ModuleType
 
 import pytest
 
+from nanocloud.cli.main import main
 from nanocloud.errors import AlreadyExistsError, NanocloudError, UsageError
 from nanocloud.providers import CONTRACTS as VERSIONS
 from nanocloud.scaffold import CONTRACTS, new_plugin
@@ -166,3 +167,23 @@ def test_the_project_depends_on_this_release_line(tmp_path: Path) -> None:
 def test_a_name_that_says_its_contract_says_it_once() -> None:
     assert plugin_name("runtime-runc").class_of("runtime") == "RuntimeRunc"
     assert plugin_name("lmdb").class_of("storage") == "LmdbStorage"
+
+
+def test_the_command_says_what_was_written_and_what_is_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["plugin", "new", "new-one", "--provides", "volume", "--provides", "macro", "--directory", "a b"]
+    assert main(words) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "wrote nanocloud-new-one to a b",
+        "methods to write: volume.create, volume.publish, volume.unpublish, volume.delete, volume.list",
+        "next:",
+        "  cd 'a b'",
+        "  pip install -e '.[test]'",
+        "  pytest -x",
+    ]
+    assert main(words) == 1
+    assert capsys.readouterr().err.startswith("error: a b exists already\n")
+    assert main(["plugin", "new", "new-one", "--provides", "volumes"]) == 2
+    assert "there are storage, runtime," in capsys.readouterr().err

@@ -32,8 +32,9 @@ from nanocloud.testkit.suites import (
     VolumeProviderSuite,
     binding,
     image,
+    inside,
 )
-from nanocloud.testkit.suites import runtime as words
+from nanocloud.testkit.suites import containers as words
 from nanocloud.testkit.suites.layout import ImageSource, Published
 
 if TYPE_CHECKING:
@@ -42,40 +43,79 @@ if TYPE_CHECKING:
 
     from nanocloud.providers.binding import BindingCall, BindingProvider
     from nanocloud.providers.image import Digest
-    from nanocloud.providers.runtime import ContainerSpec
+    from nanocloud.providers.network import IPAddress, NetworkProvider, SandboxNetwork
+    from nanocloud.providers.runtime import ContainerSpec, ContainerStatus, RuntimeProvider
     from nanocloud.providers.storage import StorageProvider
     from nanocloud.testkit.suites.binding import Target
 
-PROGRAMS = {
-    words.RUN_ON: FakeProgram(stop_exit_code=None),
-    words.EXIT_7: FakeProgram(exit_after_seconds=0, exit_code=7),
-    words.SAY: FakeProgram(output=(("stdout", "one"), ("stderr", "two")), exit_after_seconds=0),
-    words.MISSING: FakeProgram(start_error=127),
-}
+CAPABILITIES = {"CAP_CHOWN": 0, "CAP_KILL": 5}
+STOP_CODES = {"SIGTERM": 3, "SIGUSR1": 4}
 
 
 def program(spec: ContainerSpec) -> FakeProgram:
-    return PROGRAMS[spec.argv]
+    """The programs of the suite, as a container with a shell would run them."""
+    match spec.argv:
+        case words.RUN_ON:
+            return FakeProgram(stop_exit_code=None)
+        case words.ON_SIGNAL:
+            return FakeProgram(output=(("stdout", "ready"),), stop_exit_code=STOP_CODES[spec.stop_signal])
+        case words.EXIT_7:
+            return FakeProgram(exit_after_seconds=0, exit_code=7)
+        case words.MISSING:
+            return FakeProgram(start_error=127)
+        case words.SAY:
+            return saying("one", error="two")
+        case words.SHOW:
+            return saying(f"{spec.environment.get('A', '')}\n{spec.working_directory}\n{spec.hostname}")
+        case words.CAT_FILE:
+            return saying(spec.files[0].content.decode())
+        case words.CAT_MOUNT:
+            return saying((spec.mounts[0].source / "data").read_text())
+        case words.WRITE:
+            return saying("new")
+        case words.STATUS:
+            return saying(status(spec.user, spec.security.capabilities))
+    raise AssertionError(spec.argv)
+
+
+def status(user: str, capabilities: frozenset[str]) -> str:
+    """Lines of ``/proc/self/status`` of a process that is confined as the contract says."""
+    uid, _, gid = user.partition(":")
+    bits = sum(1 << CAPABILITIES[name] for name in capabilities)
+    lines = {"Uid": uid or 0, "Gid": gid or 0, "NoNewPrivs": 1, "Seccomp": words.FILTERED}
+    lines |= dict.fromkeys(("CapPrm", "CapEff", "CapBnd"), f"{bits:016x}")
+    return "\n".join(f"{name}:\t{value}" for name, value in lines.items())
+
+
+def saying(output: str, *, error: str = "") -> FakeProgram:
+    lines = (("stdout", output), ("stderr", error)) if error else (("stdout", output),)
+    return FakeProgram(output=lines, exit_after_seconds=0)
 
 
 async def run_command(call: FakeExec) -> int:
     """The commands of the suite, as a container with a shell would run them."""
-    assert call.stderr is not None
+    error = call.stderr or call.stdout  # of a terminal they are one
     match call.spec.argv:
         case words.SAY:
             await call.stdout.send_all(b"one\n")
-            await call.stderr.send_all(b"two\n")
+            await error.send_all(b"two\n")
         case words.EXIT_7:
             return 7
         case words.MISSING:
-            await call.stderr.send_all(b"not found\n")
+            await error.send_all(b"not found\n")
             return 127
-        case words.CAT_SECRET:
-            await call.stdout.send_all(call.spec.secrets[0])
-        case words.CAT:
-            assert call.stdin is not None
+        case words.CAT_SECRETS:
+            await call.stdout.send_all(call.spec.secrets[1] + call.spec.secrets[0])
+        case words.SHOW_A:
+            own = call.spec.environment
+            environment = call.container.spec.environment if own is None else own
+            await call.stdout.send_all(environment.get("A", "").encode() + b"\n")
+        case words.CAT if call.stdin is not None:
             async for piece in call.stdin:
                 await call.stdout.send_all(piece)
+        case words.STATUS:
+            user = call.container.spec.user if call.spec.user is None else call.spec.user
+            await call.stdout.send_all(status(user, call.container.spec.security.capabilities).encode())
         case words.RUN_ON:
             await call.container.ended.wait()
     return 0
@@ -123,12 +163,13 @@ class FakeSource(ImageSource):
 
 class StorageSubject(StorageProviderSuite):
     in_memory = True
-    virtual_time = True
+    virtual_time = 0
     fake: ClassVar[type[FakeStorage]] = FakeStorage
+    fake_disk: ClassVar[type[FakeDisk]] = FakeDisk
 
     @pytest.fixture
     def make_provider(self) -> Callable[[], FakeStorage]:
-        disk = FakeDisk()
+        disk = self.fake_disk()
         return lambda: self.fake(disk, sync_seconds=0.005)
 
     def crash(self, provider: StorageProvider) -> None:
@@ -138,7 +179,7 @@ class StorageSubject(StorageProviderSuite):
 
 class RuntimeSubject(RuntimeProviderSuite):
     in_memory = True
-    virtual_time = True
+    virtual_time = 0
     fake: ClassVar[type[FakeRuntime]] = FakeRuntime
 
     @pytest.fixture
@@ -150,10 +191,14 @@ class RuntimeSubject(RuntimeProviderSuite):
     def layers(self, tmp_path: Path) -> tuple[Path, ...]:
         return (tmp_path,)
 
+    def kill_behind_its_back(self, provider: RuntimeProvider, status: ContainerStatus) -> None:
+        assert isinstance(provider, FakeRuntime)
+        provider.exit(status.id, 137)
+
 
 class NetworkSubject(NetworkProviderSuite):
     in_memory = True
-    virtual_time = True
+    virtual_time = 0
     fake: ClassVar[type[FakeNetwork]] = FakeNetwork
 
     @pytest.fixture
@@ -161,10 +206,20 @@ class NetworkSubject(NetworkProviderSuite):
         network = self.fake()
         return lambda: network
 
+    async def resolve(
+        self, provider: NetworkProvider, network: SandboxNetwork, name: str
+    ) -> tuple[int, set[IPAddress]]:
+        assert isinstance(provider, FakeNetwork)
+        return inside.NOERROR if name in provider.names else inside.NXDOMAIN, set(provider.names.get(name, ()))
+
+    # Nothing is made on the host, as FakeNetwork says: no namespace can be entered, no port answers.
+    test_a_namespace_has_the_address = None  # type: ignore[assignment]
+    test_a_published_port_leads_to_the_sandbox = None  # type: ignore[assignment]
+
 
 class VolumeSubject(VolumeProviderSuite):
     in_memory = True
-    virtual_time = True
+    virtual_time = 0
     fake: ClassVar[type[FakeVolume]] = FakeVolume
 
     @pytest.fixture
@@ -172,13 +227,14 @@ class VolumeSubject(VolumeProviderSuite):
         volume = self.fake(tmp_path / "volumes")
         return lambda: volume
 
-    # A folder has no size: nothing stops who writes past the limit, as FakeVolume says.
+    # A folder is no file system: nothing stops who writes past the limit, as FakeVolume says.
     test_limit_holds_for_what_is_written = None  # type: ignore[assignment]
+    test_a_volume_is_a_file_system_of_its_own = None  # type: ignore[assignment]
 
 
 class ImageSubject(ImageProviderSuite):
     in_memory = True
-    virtual_time = True
+    virtual_time = 0
     fake: ClassVar[type[FakeImages]] = FakeImages
 
     @pytest.fixture
@@ -200,6 +256,7 @@ class ImageSubject(ImageProviderSuite):
 
 class BindingSubject(BindingProviderSuite):
     in_memory = True
+    virtual_time = 0
     fake: ClassVar[type[FakeBinding]] = FakeBinding
 
     @pytest.fixture

@@ -50,6 +50,12 @@ QUICK = {
         values={"--namespace": "namespace", "-n": "namespace", "--output": "output", "-o": "output"},
         arguments=("service",),
     ),
+    "server": Form(
+        "nanocloud.cli.serving:serve",
+        flags={},
+        values={"--listen": "listen", "--log-format": "log_format"},
+        arguments=(),
+    ),
 }
 
 

@@ -39,7 +39,7 @@ from nanocloud.models.bundle import BUNDLE, BUNDLE_LABEL, RESTARTED_AT, BundleCo
 from nanocloud.models.core import PERSISTENT_VOLUME_CLAIM
 from nanocloud.models.meta import annotations_of, condition_is_true, is_deleting, labels_of, name_of, namespace_of
 from nanocloud.models.pod import POD
-from nanocloud.objects import ObjectExistsError
+from nanocloud.objects import ObjectExistsError, WatchType
 from nanocloud.objects.reflector import reflect
 from nanocloud.planning.profile import BindingRecord
 from nanocloud.providers.binding import BindingResult
@@ -81,10 +81,13 @@ class BundleController:
         self._parts = parts
         self._queue: WorkQueue[_Key] = WorkQueue("bundles")
         self._dependants = Dependants()
+        self._said: dict[_Key, dict[str, Any]] = {}
+        """The status that was written last; reading it back is no reason to look again."""
 
     async def run(self) -> None:
         self._queue = WorkQueue("bundles")
         self._dependants.clear()
+        self._said.clear()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._queue.run, self._reconcile)
             for kind in (POD, BINDING, PERSISTENT_VOLUME_CLAIM):
@@ -93,7 +96,8 @@ class BundleController:
 
     def _bundle_changed(self, event: WatchEvent) -> None:
         key = namespace_of(event.object), name_of(event.object)
-        self._queue.add(key)
+        if event.object.get("status") != self._said.get(key) or not _only_status_changed(event):
+            self._queue.add(key)
         for dependant in self._dependants.of(key):
             self._queue.add(dependant)
 
@@ -105,6 +109,7 @@ class BundleController:
         bundle = await self._parts.store.find(BUNDLE, *key)
         if bundle is None:
             self._dependants.forget(key)
+            self._said.pop(key, None)
         elif is_deleting(bundle):
             for target in await self._parts.uninstaller.remove(bundle):
                 self._dependants.add(key, target)
@@ -254,9 +259,11 @@ class BundleController:
                 await self._forget(bundle, step)
 
     async def _take_back(self, bundle: Object, step: str, record: BindingRecord) -> None:
-        made = Made.of_record(step, record)
-        await ensure_revocation(self._parts.store, bundle, made, self._parts.binding_provider)
-        await self._forget(bundle, step)
+        made, forgotten = Made.of_record(step, record), (await self._profile(bundle)).forget(step)
+        # As one write: a record of what is revoked would say that the bundle is still bound.
+        entry = self._parts.profiles.entry(namespace_of(bundle), name_of(bundle), forgotten)
+        if not await ensure_revocation(self._parts.store, bundle, made, self._parts.binding_provider, also=(entry,)):
+            await self._forget(bundle, step)
 
     async def _forget(self, bundle: Object, step: str) -> None:
         forgotten = (await self._profile(bundle)).forget(step)
@@ -344,7 +351,10 @@ class BundleController:
                 status["restartedAt"] = restarted
             if spec.force_bindings and _BOUND in blocked.reached:
                 status["forcedBindings"] = spec.force_bindings
-            set_progress(found, blocked.reached, blocked.obstacle, stopped=not spec.start)
+            # The spec may have changed meanwhile: this is the answer to the one that was read.
+            seen = bundle["metadata"].get("generation", 1)
+            set_progress(found, blocked.reached, blocked.obstacle, stopped=not spec.start, generation=seen)
+            self._said[namespace_of(bundle), name_of(bundle)] = status
 
         # Told first: a crash in between tells twice, which is counted; the other way round it would never be told.
         await self._tell(bundle, put, blocked.obstacle)
@@ -372,6 +382,16 @@ class BundleController:
         failed_before = (bundle.get("status") or {}).get("phase") == BundlePhase.FAILED.value
         if why is not None and why.failed and not failed_before:
             await self._parts.events.record(bundle, reason=why.reason, message=why.message, type="Warning")
+
+
+def _only_status_changed(event: WatchEvent) -> bool:
+    return event.type is WatchType.MODIFIED and _asked(event.object) == _asked(event.previous or {})
+
+
+def _asked(bundle: Object) -> Object:
+    """Everything but the status, and the revision that goes with it."""
+    meta = {field: value for field, value in bundle.get("metadata", {}).items() if field != "resourceVersion"}
+    return {field: value for field, value in bundle.items() if field != "status"} | {"metadata": meta}
 
 
 _SENTENCES = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -30,24 +31,26 @@ class Obstacle:
     """True: only a change by the user, or of the node, helps."""
 
 
-def set_progress(bundle: Object, reached: list[BundleCondition], obstacle: Obstacle | None, *, stopped: bool) -> None:
-    """Write conditions, phase, reason and message into ``bundle``'s status.
+def set_progress(
+    bundle: Object, reached: list[BundleCondition], obstacle: Obstacle | None, *, stopped: bool, generation: int
+) -> None:
+    """Write conditions, phase, reason and message into ``bundle``'s status: what came of its spec of ``generation``.
 
     Each condition is True only while those before it are; the first that does not hold carries the obstacle.
     """
     status = bundle.setdefault("status", {})
-    blocked = False
+    tell, blocked = partial(set_condition, bundle, generation=generation), False
     for kind in BundleCondition:
         if kind in reached and not blocked:
-            set_condition(bundle, kind.value, True, reason=kind.value)
+            tell(kind.value, True, reason=kind.value)
         elif not blocked:
             blocked = True
             why = obstacle or Obstacle(reason="Pending", message="")
-            set_condition(bundle, kind.value, False, reason=why.reason, message=why.message)
+            tell(kind.value, False, reason=why.reason, message=why.message)
         else:
-            set_condition(bundle, kind.value, False, reason="Waiting", message="an earlier condition does not hold")
+            tell(kind.value, False, reason="Waiting", message="an earlier condition does not hold")
     status["phase"] = _phase(blocked, obstacle, stopped).value
-    status["observedGeneration"] = bundle["metadata"].get("generation", 1)
+    status["observedGeneration"] = generation
     for field in ("reason", "message"):
         value = getattr(obstacle, field) if obstacle is not None else ""
         if value:

@@ -1,8 +1,8 @@
 """Taking back what bindings made: a Binding of the action Revoke, which belongs to the target.
 
-The debt passes from the dependant to the target: first the revocation is written, then what recorded the binding goes.
-So nothing is forgotten by a crash in between, and a target that is stopped when its dependant goes revokes when it runs
-again. A target that was removed, or installed anew, has nothing to revoke.
+The debt passes from the dependant to the target: the revocation is written before, or with the same write, as what
+recorded the binding goes. So nothing is forgotten by a crash in between, and a target that is stopped when its
+dependant goes revokes when it runs again. A target that was removed, or installed anew, has nothing to revoke.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from nanocloud.objects import Grouping, ObjectExistsError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from nanocloud.keyspace import Put
     from nanocloud.models.binding import BindingSpec
     from nanocloud.models.meta import Object
     from nanocloud.objects import ObjectStore
@@ -72,11 +73,17 @@ class Made:
         return f"{bundle}-revoke-{hashlib.sha256(what).hexdigest()[:12]}"
 
 
-async def ensure_revocation(store: ObjectStore, bundle: Object, made: Made, provider: str) -> None:
-    """Write the revocation, unless the target is gone, or another one by now."""
+async def ensure_revocation(
+    store: ObjectStore, bundle: Object, made: Made, provider: str, *, also: Sequence[Put] = ()
+) -> bool:
+    """Write the revocation, unless the target is gone, or another one by now.
+
+    Returns:
+        Whether it was written now, and ``also`` with it in the same transaction.
+    """
     target = await store.find(BUNDLE, namespace_of(bundle), made.target)
     if target is None or is_deleting(target) or (made.target_uid and uid_of(target) != made.target_uid):
-        return
+        return False
     spec: dict[str, Any] = {
         "bundle": name_of(bundle),
         "target": made.target,
@@ -95,9 +102,10 @@ async def ensure_revocation(store: ObjectStore, bundle: Object, made: Made, prov
         "ownerReferences": [owner_reference(target)],
     }
     try:
-        await store.create(BINDING, {"metadata": meta, "spec": spec})
+        await store.create(BINDING, {"metadata": meta, "spec": spec}, also=also)
     except ObjectExistsError:
-        return
+        return False
+    return True
 
 
 async def begun(store: ObjectStore, bundle: Object) -> list[Made]:

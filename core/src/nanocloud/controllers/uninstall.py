@@ -13,7 +13,7 @@ import attrs
 from nanocloud.controllers import children, revocations
 from nanocloud.controllers.revocations import Made
 from nanocloud.models.binding import BINDING
-from nanocloud.models.bundle import BUNDLE, UNINSTALL_FINALIZER, BundlePhase
+from nanocloud.models.bundle import ADDRESS_FINALIZER, BUNDLE, UNINSTALL_FINALIZER, BundlePhase
 from nanocloud.models.core import PERSISTENT_VOLUME_CLAIM, SECRET
 from nanocloud.models.meta import annotations_of, is_deleting, name_of, namespace_of, uid_of
 from nanocloud.objects import Grouping
@@ -40,6 +40,8 @@ class Uninstaller:
     profiles: ProfileStore
     events: EventRecorder
     binding_provider: str
+    has_kubelet: bool = True
+    """False where no pod can run: then nobody else gives back what a bundle does not have."""
 
     async def remove(self, bundle: Object) -> set[str]:
         """Do what can be done now; what has to wait comes back with the next change of a child.
@@ -47,6 +49,8 @@ class Uninstaller:
         Returns:
             Bundles whose change has to bring the caller back, too.
         """
+        if UNINSTALL_FINALIZER not in (bundle["metadata"].get("finalizers") or ()):
+            return set()  # all is done here; somebody else holds it
         await self._say_terminating(bundle)
         if not await children.remove_pod(self.store, bundle):
             return set()
@@ -63,8 +67,8 @@ class Uninstaller:
         await self.profiles.remove(namespace_of(bundle), name_of(bundle))
 
         def release(found: Object) -> None:
-            left = [f for f in found["metadata"].get("finalizers") or [] if f != UNINSTALL_FINALIZER]
-            found["metadata"]["finalizers"] = left
+            done = {UNINSTALL_FINALIZER} if self.has_kubelet else {UNINSTALL_FINALIZER, ADDRESS_FINALIZER}
+            found["metadata"]["finalizers"] = [f for f in found["metadata"].get("finalizers") or [] if f not in done]
 
         await self.store.modify(BUNDLE, namespace_of(bundle), name_of(bundle), release)
         return set()

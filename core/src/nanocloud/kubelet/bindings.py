@@ -170,17 +170,17 @@ class BindingsWorker:
         key, target = (namespace_of(binding), name_of(binding)), (namespace_of(binding), spec.target)
 
         async with self._claiming:
+            self._held[target].add(key)  # before looking: what goes out of the way meanwhile has us look again
             others = await self._others(binding)
             running = {name: s for (ns, name), s in self._running.items() if (ns, s.target) == target}
             way = way_of(binding, spec, others, running)
             if way.conflict:
-                self._held[target].add(key)
                 status = {"phase": BindingPhase.FAILED.value, "attempts": attempt, "message": way.conflict}
                 await self._fail(binding, spec, status, "BindingFailed")
                 return False
             if not way.is_free:
-                self._held[target].add(key)
                 return False
+            _discard(self._held, target, key)
             for other in way.superseded:
                 await self._delete(other)
             started = timestamp(self._parts.clock())

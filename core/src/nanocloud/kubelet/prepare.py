@@ -177,7 +177,7 @@ async def _container(
     network: SandboxNetwork,
     parts: KubeletParts,
 ) -> PreparedContainer:
-    uid, gid = await in_thread(numeric_user, image.image.config.user, image.layers)
+    uid, gid, probe = await in_thread(_look_up, container, image)
     mounts: list[Mount] = []
     files: list[ProjectedFile] = []
     tmpfs: list[str] = []
@@ -199,8 +199,13 @@ async def _container(
         files=tuple(files),
         tmpfs=tuple(tmpfs),
         environment=await _environment(pod, container, network, parts),
-        probe=await in_thread(_probe, container, image),
+        probe=probe,
     )
+
+
+def _look_up(container: dict[str, Any], image: UnpackedImage) -> tuple[int, int, dict[str, Any] | None]:
+    """What only the image's files tell: uid and gid of its user, and how readiness is asked."""
+    return *numeric_user(image.image.config.user, image.layers), _probe(container, image)
 
 
 def _probe(container: dict[str, Any], image: UnpackedImage) -> dict[str, Any] | None:

@@ -22,6 +22,8 @@ BUNDLE_LABEL = "nanocloud.io/bundle"
 """On everything that was made for a bundle; the value is its name."""
 UNINSTALL_FINALIZER = "nanocloud.io/uninstall"
 """Holds a deleted bundle until what was made for it is gone."""
+ADDRESS_FINALIZER = "nanocloud.io/address"
+"""Holds a deleted bundle until its address is given back."""
 RESTARTED_AT = "nanocloud.io/restartedAt"
 """Annotation; a new value restarts the bundle's pods."""
 
@@ -207,5 +209,5 @@ BUNDLE = ResourceKind(
     immutable=("spec.service",),
     selectable=("spec.service", "status.phase"),
     check=_check,
-    initial_finalizers=(UNINSTALL_FINALIZER,),
+    initial_finalizers=(UNINSTALL_FINALIZER, ADDRESS_FINALIZER),
 )

@@ -146,17 +146,25 @@ def condition_is_true(obj: Object, kind: str) -> bool:
 
 
 def set_condition(
-    obj: Object, kind: str, status: bool | None, *, reason: str, message: str = "", at: str | None = None
+    obj: Object,
+    kind: str,
+    status: bool | None,
+    *,
+    reason: str,
+    message: str = "",
+    at: str | None = None,
+    generation: int | None = None,
 ) -> bool:
     """Write one condition into ``obj``; say whether anything changed.
 
-    ``lastTransitionTime`` moves only with the status. None is ``Unknown``.
+    ``lastTransitionTime`` moves only with the status. None is ``Unknown``. ``generation`` is the one that it speaks of;
+    None: the present one.
     """
     word = "Unknown" if status is None else str(status)
     conditions: list[Object] = obj.setdefault("status", {}).setdefault("conditions", [])
     fresh: Object = {"type": kind, "status": word, "reason": reason, "message": message}
     if "generation" in obj.get("metadata", {}):
-        fresh["observedGeneration"] = obj["metadata"]["generation"]
+        fresh["observedGeneration"] = obj["metadata"]["generation"] if generation is None else generation
     for index, old in enumerate(conditions):
         if old.get("type") == kind:
             same = old.get("status") == word

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, NoReturn
 
 import attrs
@@ -59,6 +60,7 @@ def image_contract(labels: Mapping[str, str]) -> ImageContract:
     return ImageContract() if text is None else parse_options(text)
 
 
+@lru_cache(maxsize=64)  # bundles are planned again and again, and their labels say the same each time
 def parse_options(text: str) -> ImageContract:
     """Read the label's text.
 

@@ -7,8 +7,8 @@ file, on lmdb, or on a server such as etcd (whose model this is). What a storage
 next number, once; all its changes carry that number. Numbers are never reused, also not after a crash. One that
 changes nothing takes none.
 
-*Atomic and durable.* A transaction takes effect wholly or not at all, and what ``transact`` returned survives a crash
-of the process and of the machine. Concurrent transactions have an order, the order of their revisions, and each one's
+*Atomic and durable.* A transaction takes effect wholly or not at all. What ``transact`` returned survives a crash of
+the process and of the machine. Concurrent transactions have an order, the order of their revisions, and each one's
 checks are made against the state that all earlier ones left. One that is refused changes nothing and disturbs no other.
 
 *Order.* Keys are compared as unsigned bytes. A key is at most ``MAX_KEY_BYTES`` long, a value ``MAX_VALUE_BYTES``, a

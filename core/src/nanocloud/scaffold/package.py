@@ -76,7 +76,7 @@ def _write(target: Path, content: dict[str, str]) -> None:
             made = Path(aside) / target.name
             for name, text in content.items():
                 (made / name).parent.mkdir(parents=True, exist_ok=True)
-                (made / name).write_text(text)
+                (made / name).write_text(text, encoding="utf-8")
             made.rename(target)
     except OSError as exc:
         raise NanocloudError(f"cannot write {target}: {exc.strerror}") from exc
@@ -145,19 +145,27 @@ def _plugin(names: PluginName, contracts: Sequence[Contract]) -> str:
     for contract in contracts:
         made = names.class_of(contract.name)
         wanted.add((f"{names.package}.{_module(contract, contracts)}", made))
-        config, argument = "", ""
+        config, built = "", f"{made}()"
         if contract.start.folders:
             wanted.add(("nanocloud.config", "NodeConfig"))
             own = f'"{names.name}"' if len(contracts) == 1 else f'"{names.name}" / "{contract.name}"'
             config = "config: NodeConfig"
-            argument = ", ".join(f"{folder}=config.{folder} / {own}" for folder in contract.start.folders)
-        hooks.append(f"@hookimpl\ndef {contract.hook}({config}) -> list[{made}]:\n    return [{made}({argument})]\n")
+            arguments = [f"{folder}=config.{folder} / {own}" for folder in contract.start.folders]
+            built = f"{made}({arguments[0]})" if len(arguments) == 1 else _exploded(made, arguments)
+        hooks.append(f"@hookimpl\ndef {contract.hook}({config}) -> list[{made}]:\n    return [{built}]\n")
     versions = [f'"{contract.name}": "{contract.version}"' for contract in contracts]
     return _template(
         "plugin.py",
         imports=import_lines(wanted),
         versions="{" + ", ".join(versions) + "}" if len(versions) < 4 else "{\n" + _rows(versions) + "}",
         hooks="\n\n".join(hooks).rstrip(),
+    )
+
+
+def _exploded(called: str, arguments: Sequence[str]) -> str:
+    """A call within brackets, an argument a line."""
+    return (
+        f"\n        {called}(\n" + "".join(f"            {argument},\n" for argument in arguments) + "        )\n    "
     )
 
 
@@ -195,5 +203,5 @@ def _tests(names: PluginName, contracts: Sequence[Contract]) -> str:
 
 
 def _template(file: str, /, **values: str) -> str:
-    text = files("nanocloud.scaffold").joinpath("templates", f"{file}.template").read_text()
+    text = files("nanocloud.scaffold").joinpath("templates", f"{file}.template").read_text(encoding="utf-8")
     return Template(text).substitute(values)

@@ -7,7 +7,7 @@ always what the disk has, and a read sees neither more nor less than it would wi
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class RecordCache:
     def __init__(self) -> None:
         self._records: OrderedDict[bytes, Record] = OrderedDict()
         self._size_bytes = 0
-        self._being_written: Counter[bytes] = Counter()
+        self._being_written: dict[bytes, int] = {}
 
     def get(self, key: bytes) -> Record | None:
         """None where it is not kept, whatever the disk has."""
@@ -47,7 +47,7 @@ class RecordCache:
 
     def begin_writing(self, keys: Iterable[bytes]) -> None:
         for key in keys:
-            self._being_written[key] += 1
+            self._being_written[key] = self._being_written.get(key, 0) + 1
             if (record := self._records.pop(key, None)) is not None:
                 self._size_bytes -= _size_bytes(record)
 

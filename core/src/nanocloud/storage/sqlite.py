@@ -1,9 +1,9 @@
 """The built-in storage provider: SQLite in a folder, for one server.
 
 Writes go through one thread (`_writer.py`). Reads that are small run on the spot, on a read-only connection of the
-trio thread: they take about 10 us, an eighth of a hop to a thread; what was read before is kept (`_cache.py`). Larger
-ones go to threads with connections of their
-own. The folder holds ``lock``, ``keyspace.db`` and, while open, SQLite's ``-wal`` and ``-shm``.
+trio thread: they take about 10 us, an eighth of a hop to a thread. Larger ones go to threads with connections of their
+own. What was read before is kept (`_cache.py`), and so are the last changes (`_recent.py`). The folder holds ``lock``,
+``keyspace.db`` and, while open, SQLite's ``-wal`` and ``-shm``.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from nanocloud.providers.storage import RecordPut, StorageProvider
 from nanocloud.storage import _read
 from nanocloud.storage._cache import RecordCache
 from nanocloud.storage._lock import locked_folder
+from nanocloud.storage._recent import RecentChanges
 from nanocloud.storage._schema import failure, open_reader, open_writer
 from nanocloud.storage._writer import Compaction, Request, Writer, again
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
         ChangePage,
         Committed,
         Record,
+        RecordChange,
         RecordPage,
         Rejected,
         StorageInfo,
@@ -76,6 +78,7 @@ class SqliteStorage(StorageProvider):
             try:
                 self._reader = open_reader(self._database)
                 self._revision = self._inline(_read.info).revision
+                self._recent = RecentChanges(self._revision)
                 self._writer = Writer(connection, self._database, self._revision, self._committed)
             except BaseException as exc:
                 connection.close()
@@ -133,6 +136,8 @@ class SqliteStorage(StorageProvider):
 
     async def changes(self, start: bytes, end: bytes | None, *, after: int, limit: int) -> ChangePage:
         await trio.lowlevel.checkpoint_if_cancelled()
+        if (page := self._recent.page(start, end, after, limit)) is not None:
+            return page
         if self._revision - after <= _SMALL_HISTORY:
             return self._inline(_read.changes, start, end, after, limit)
         return await self._in_thread(_read.changes, start, end, after, limit)
@@ -163,6 +168,7 @@ class SqliteStorage(StorageProvider):
         current = self._inline(_read.info).revision
         if revision > current:
             raise FutureRevisionError(requested=revision, current=current)
+        self._recent.forget(revision)
         compaction = Compaction(revision)
         self._writer.submit(compaction)
         await compaction.done.wait()
@@ -173,8 +179,10 @@ class SqliteStorage(StorageProvider):
         await trio.lowlevel.checkpoint_if_cancelled()
         return self._inline(_read.info)
 
-    def _committed(self, revision: int) -> None:
+    def _committed(self, revision: int, transactions: Sequence[Sequence[RecordChange]]) -> None:
         self._revision = revision
+        for changes in transactions:
+            self._recent.add(changes)
         while self._waiters and self._waiters[0][0] < revision:
             heapq.heappop(self._waiters)[2].set()
 

@@ -32,6 +32,10 @@ class Calls:
         """The next calls of ``method`` raise ``error`` and change nothing."""
         self._errors[method].extend([error] * times)
 
+    def forgive(self, method: str) -> None:
+        """What ``fail`` has left for ``method`` does not come any more."""
+        self._errors.pop(method, None)
+
     def delay(self, method: str, seconds: float) -> None:
         """Every call of ``method`` takes that long from now on."""
         self._delays[method] = seconds

@@ -25,7 +25,7 @@ from nanocloud.providers.storage import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from nanocloud.providers.storage import RecordDelete, Transaction
 
@@ -40,6 +40,8 @@ class FakeDisk:
         """Being synced now: written in this order, and not durable yet."""
         self.crashes = 0
         """A storage that was opened before the last crash is dead: it reads and writes nothing any more."""
+        self.observers: list[Callable[[Sequence[RecordChange]], None]] = []
+        """Told of the changes of each transaction in the moment it becomes durable."""
         self._holder: object | None = None
         self._revision = self._compacted = 0
         self._keys: list[bytes] = []  # all that have a state, sorted
@@ -81,17 +83,20 @@ class FakeDisk:
             actual = 0 if newest is None else newest.mod_revision
             if actual != check.mod_revision:
                 return Rejected(check.key, check.mod_revision, actual)
-        revision, records, changed = self._revision + 1, [], 0
+        revision, records, changes = self._revision + 1, [], []
         for operation in transaction.operations:
             before = self._newest(operation.key)
             record = _next_record(operation, before, revision)
             records.append(record)
             if record is not None or before is not None:
-                changed += 1
-                self._keep(RecordChange(operation.key, revision, record, before))
-        if changed:
+                changes.append(RecordChange(operation.key, revision, record, before))
+        for change in changes:
+            self._keep(change)
+        if changes:
             self._revision = revision
-        return Committed(self._revision, changed, tuple(records))
+            for observe in self.observers:
+                observe(changes)
+        return Committed(self._revision, len(changes), tuple(records))
 
     def _keep(self, change: RecordChange) -> None:
         if (states := self._states.get(change.key)) is None:
@@ -134,7 +139,9 @@ class FakeDisk:
         self._check(revision)
         return self._state_at(key, revision)
 
-    def range(self, start: bytes, end: bytes | None, limit: int | None, revision: int | None) -> RecordPage:
+    def range(
+        self, start: bytes, end: bytes | None, limit: int | None = None, revision: int | None = None
+    ) -> RecordPage:
         """Raises CompactedError, FutureRevisionError."""
         if revision is not None:
             self._check(revision)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 pytest.register_assert_rewrite("nanocloud.testkit.suites")
 
 SECTION = "contract"
-PAUSE_SECONDS = 0.01
-"""Of nothing happening, until a virtual clock goes on: a provider may wait for a thread."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -42,10 +41,11 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if (suite := suite_of(item)) is not None and inspect.iscoroutinefunction(getattr(item, "function", None)):
-            run = _run_in_virtual_time if suite.virtual_time else trio.run
+            run = trio.run if suite.virtual_time is None else partial(_run_in_virtual_time, suite.virtual_time)
             item.add_marker(pytest.mark.trio(run=run), append=False)  # before what a trio_mode of the user's adds
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("root") is not None and os.geteuid() != 0:
         pytest.skip("changes the machine: needs root")
@@ -106,5 +106,7 @@ def _alone(caught: pytest.ExceptionInfo[BaseException]) -> pytest.ExceptionInfo[
     return pytest.ExceptionInfo.from_exception(exception)
 
 
-def _run_in_virtual_time(test: Callable[[], Awaitable[None]], *, clock: Clock | None, instruments: Any) -> None:
-    trio.run(test, clock=clock or MockClock(autojump_threshold=PAUSE_SECONDS), instruments=instruments)
+def _run_in_virtual_time(
+    pause_seconds: float, test: Callable[[], Awaitable[None]], *, clock: Clock | None, instruments: Any
+) -> None:
+    trio.run(test, clock=clock or MockClock(autojump_threshold=pause_seconds), instruments=instruments)

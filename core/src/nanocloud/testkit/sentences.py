@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _END = re.compile(r"(?<=[.!?])\s+(?=[A-Z`*])")
 _HEADING = re.compile(r"\A\*[^*]+\*\s+")  # as in: *Order.* Keys are ...
+_SOURCE = re.compile(r"(\A|\s)Source:.*\Z", re.DOTALL)
 _PARAGRAPHS = re.compile(r"\n\s*\n")
 _ENTRY = re.compile(r"\n {4}(?=\S)")
 _Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
@@ -71,13 +72,12 @@ def split(docstring: str) -> list[str]:
     """The sentences of a docstring, each on one line."""
     found: list[str] = []
     for paragraph in _PARAGRAPHS.split(inspect.cleandoc(docstring)):
-        if paragraph.startswith("Source:"):
-            continue
+        paragraph = _SOURCE.sub("", paragraph)
         if paragraph.startswith("Raises"):
             _, *entries = _ENTRY.split(paragraph)
             found += [" ".join(entry.split()) for entry in entries]
         else:
-            found += _END.split(" ".join(_HEADING.sub("", paragraph).split()))
+            found += filter(None, _END.split(" ".join(_HEADING.sub("", paragraph).split())))
     return found
 
 

@@ -28,6 +28,7 @@ from nanocloud.identity.authority import CertificateAuthority
 from nanocloud.images import ImageSources
 from nanocloud.keyspace import Keyspace
 from nanocloud.keyspace.keyspace import KEEP_REVISIONS
+from nanocloud.kubelet.addresses import AddressesWorker
 from nanocloud.kubelet.bindings import BindingsWorker
 from nanocloud.kubelet.claims import ClaimsWorker
 from nanocloud.kubelet.kubelet import Kubelet
@@ -193,6 +194,7 @@ class Simulation:
             NamespaceController(store),
             Kubelet(kubelet),
             ClaimsWorker(kubelet),
+            AddressesWorker(kubelet),
             BindingsWorker(kubelet),
             ImageCollector(
                 store=store, profiles=profiles, images=images, runtime=runtime, keep_seconds=KEEP_IMAGES_SECONDS

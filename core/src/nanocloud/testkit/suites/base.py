@@ -30,8 +30,9 @@ class ProviderSuite(Generic[P]):
     """The module below ``nanocloud.providers``."""
     in_memory: ClassVar[bool] = False
     """True for a fake that would be gone with its process. It is not killed: ``crash`` is called, and it is left."""
-    virtual_time: ClassVar[bool] = False
-    """True where nothing but trio's clock is waited for: hours of waiting take no time."""
+    virtual_time: ClassVar[float | None] = None
+    """Where nothing but trio's clock is waited for, hours can pass in no time: the clock jumps whenever nothing happens
+    for so many seconds. 0 for what has no threads. None: the real clock."""
 
     @pytest.fixture(autouse=True)
     def plugin(self, request: pytest.FixtureRequest) -> None:
@@ -48,8 +49,7 @@ class ProviderSuite(Generic[P]):
     def cleared_away(self, make_provider: Callable[[], P]) -> Iterator[None]:
         """Purges what the test left, where the provider can.
 
-        It is no async fixture: pytest-trio enters only those that a test asks for, and not every test asks for
-        ``provider``.
+        Not an async fixture: pytest-trio runs those only where a test or another fixture names them.
         """
         yield
         unopened: Provider = make_provider()
@@ -76,6 +76,14 @@ class ProviderSuite(Generic[P]):
 
     def crash(self, provider: P) -> None:
         """What a sudden end takes from a provider in memory: nothing, unless a subclass knows better."""
+
+    async def purge(self, make_provider: Callable[[], P]) -> None:
+        """Purge twice; skips the test where the provider cannot."""
+        for _ in range(2):
+            unopened: Provider = make_provider()
+            if not isinstance(unopened, Removable):
+                pytest.skip("it has no purge")
+            await unopened.purge()
 
     async def test_name_is_an_rfc_1123_label(self, make_provider: Callable[[], P]) -> None:
         """How the configuration selects this provider; unique within its contract, RFC 1123 label."""

@@ -62,7 +62,7 @@ class Target:
 
 class BindingProviderSuite(ProviderSuite[BindingProvider]):
     contract = "binding"
-    virtual_time = True
+    virtual_time = 0.01
     id: ClassVar[str] = "default/shop/one"
 
     @pytest.fixture
@@ -211,4 +211,3 @@ class BindingProviderSuite(ProviderSuite[BindingProvider]):
             for number in range(10):
                 nursery.start_soon(run, number)
         assert [outcomes[number].exit_code for number in range(10)] == [0, 4] * 5
-        assert sorted(self.runs(provider, target)) == [FAIL] * 5 + [SAY] * 5
