@@ -13,7 +13,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from nodes import TestNode, making_node
+from nodes import NANOCLOUD, TestNode, making_node
 
 from nanocloud_dockyard.builder import Builder
 
@@ -33,10 +33,10 @@ def built(*services: str) -> Path:
 
 
 @contextmanager
-def catalogue_node(folder: Path, *services: str, config: str = "") -> Iterator[TestNode]:
+def catalogue_node(folder: Path, *services: str, config: str = "", nanocloud: Path = NANOCLOUD) -> Iterator[TestNode]:
     """A running node below ``folder`` (the fixture ``nodes_folder``) that holds the images of ``services``."""
     layout = built(*services)
-    with making_node(folder / f"c{next(_NUMBERS)}", config=config, start=False) as node:
+    with making_node(folder / f"c{next(_NUMBERS)}", config=config, nanocloud=nanocloud, start=False) as node:
         shutil.rmtree(node.layout.folder)
         shutil.copytree(layout, node.layout.folder, copy_function=_link)
         node.layout.reload()

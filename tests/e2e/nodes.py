@@ -101,8 +101,15 @@ class TestNode:
 
     __test__ = False
 
-    def __init__(self, folder: Path, *, config: str = "", environment: Mapping[str, str] | None = None) -> None:
-        self.folder = folder
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        config: str = "",
+        environment: Mapping[str, str] | None = None,
+        nanocloud: Path = NANOCLOUD,
+    ) -> None:
+        self.folder, self.nanocloud = folder, nanocloud
         self.state_dir, self.run_dir, self.home = folder / "s", folder / "r", folder / "home"
         self.cgroup = f"nce2e-{os.getpid()}-{folder.name}"
         self.network_file = folder / "net"
@@ -162,7 +169,7 @@ class TestNode:
 
     def cli(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
         """A ``nanocloud`` command; ``code`` is the exit status it has to have, None for any."""
-        return self.run(NANOCLOUD, *words, **options)
+        return self.run(self.nanocloud, *words, **options)
 
     def kubectl(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
         return self.run("kubectl", *words, **options)
@@ -173,7 +180,7 @@ class TestNode:
         self.token = self.cli("setup").stdout.split()[-1]
 
     def start(self, *words: str) -> Server:
-        self.server = Server(self.inside(NANOCLOUD, "server", "--log-format", "json", *words), self.environment)
+        self.server = Server(self.inside(self.nanocloud, "server", "--log-format", "json", *words), self.environment)
         self.server.wait_for_line("nanocloud is serving")
         return self.server
 
@@ -303,10 +310,12 @@ def making_node(
     *,
     config: str = "",
     environment: Mapping[str, str] | None = None,
+    nanocloud: Path = NANOCLOUD,
     set_up: bool = True,
     start: bool = True,
 ) -> Iterator[TestNode]:
-    node = TestNode(folder, config=config, environment=environment)
+    """``nanocloud`` is the command of the environment that the node comes from."""
+    node = TestNode(folder, config=config, environment=environment, nanocloud=nanocloud)
     try:
         if set_up:
             node.set_up()
