@@ -126,7 +126,9 @@ HEAVY = frozenset(
         "attrs",
         "cattrs",
         "cryptography",
+        "httptools",
         "httpx2",
+        "hypercorn",
         "importlib.metadata",
         "jwt",
         "pluggy",
@@ -136,7 +138,6 @@ HEAVY = frozenset(
         "starlette",
         "structlog",
         "trio",
-        "wsproto",
         "yaml",
     }
 )
@@ -178,6 +179,10 @@ def test_a_quick_command_needs_nothing_but_the_standard_library(words: list[str]
 def test_a_server_does_not_carry_the_command_line(tmp_path: Path) -> None:
     code = "from nanocloud.cli.words import quick_call\nassert quick_call(['server', '--log-format', 'json'])"
     assert outside_of_the_standard_library(code) & {"typer", "shellingham", "rich"} == {"rich"}, "structlog brings rich"
+
+
+def test_a_server_does_without_websockets_until_one_is_asked_for() -> None:
+    assert loaded_by("import nanocloud.apiserver.server, nanocloud.node") & {"hypercorn", "wsproto", "h2"} == set()
 
 
 def test_help_needs_nothing_but_the_standard_library_and_asks_plugins_only_once(tmp_path: Path) -> None:

@@ -14,16 +14,7 @@ import structlog
 import trio
 
 from nanocloud.apiserver.http_answers import CONTINUE, Answer, plain_answer
-from nanocloud.apiserver.http_requests import (
-    MAX_HEAD_BYTES,
-    Body,
-    ChunkedBody,
-    Head,
-    HeadParser,
-    RequestError,
-    SizedBody,
-)
-from nanocloud.apiserver.websocket import is_websocket, serve_websocket
+from nanocloud.apiserver.http_requests import MAX_HEAD_BYTES, Request, RequestError, parse_request
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping
@@ -69,7 +60,6 @@ class Connection:
         self._client, self._server = client, server
         self._closing: trio.Event = state["closing"]
         self._scope = trio.CancelScope()
-        self._parser = HeadParser()
         self._is_idle = False
         self.buffer = bytearray()
 
@@ -77,8 +67,8 @@ class Connection:
         """Serve until either side ends it. The stream is the caller's to close."""
         with self._scope:
             try:
-                while (head := await self._next_head()) is not None:
-                    if not await self._serve(head):
+                while (request := await self._next_request()) is not None:
+                    if not await self._serve(request):
                         return
             except RequestError as exc:
                 await self.send(plain_answer(exc.code, exc.message))
@@ -113,7 +103,7 @@ class Connection:
 
     # ---- requests ----------------------------------------------------------------------------------------------------
 
-    async def _next_head(self) -> Head | None:
+    async def _next_request(self) -> Request | None:
         """None when the client has nothing more to ask, or the server stops."""
         buffer, searched = self.buffer, 0
         if self._closing.is_set():
@@ -129,7 +119,7 @@ class Connection:
                     head = bytes(buffer[: end + 4])
                     del buffer[: end + 4]
                     self._scope.deadline = float("inf")
-                    return self._parser.parse(head)
+                    return parse_request(head)
                 if len(buffer) >= MAX_HEAD_BYTES:
                     raise RequestError(431, f"the head of a request is larger than {MAX_HEAD_BYTES} bytes")
                 searched = max(0, len(buffer) - 3)
@@ -143,49 +133,50 @@ class Connection:
                 return None
             buffer += data
 
-    async def _serve(self, head: Head) -> bool:
+    async def _serve(self, request: Request) -> bool:
         """Answer one request; whether another may follow."""
-        if is_websocket(head):
-            await serve_websocket(self, self._app, head, self._asgi_scope(head, "websocket"))
+        if request.upgrade == b"websocket":
+            await self._serve_websocket(request)
             return False
-        cycle = _Cycle(self, head, self._closing)
+        cycle = _Cycle(self, request, self._closing)
         try:
-            await self._app(self._asgi_scope(head, "http"), cycle.receive, cycle.send)
+            await self._app(self._asgi_scope(request), cycle.receive, cycle.send)
         except Exception:
-            log.exception("the application failed", method=head.method, path=head.path)
+            log.exception("the application failed", method=request.method, path=request.path)
         return await cycle.finish()
 
-    def _asgi_scope(self, head: Head, kind: str) -> MutableMapping[str, Any]:
-        scope: dict[str, Any] = {
-            "type": kind,
+    async def _serve_websocket(self, request: Request) -> None:
+        from nanocloud.apiserver.upgrades import serve_websocket  # an idle node does without hypercorn
+
+        await serve_websocket(self, self._app, request, state=self._state, client=self._client, server=self._server)
+
+    def _asgi_scope(self, request: Request) -> MutableMapping[str, Any]:
+        return {
+            "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": "1.1" if head.minor else "1.0",
-            "scheme": "https" if kind == "http" else "wss",
-            "path": head.path,
-            "raw_path": head.raw_path,
-            "query_string": head.query,
+            "http_version": "1.1" if request.minor else "1.0",
+            "method": request.method,
+            "scheme": "https",
+            "path": request.path,
+            "raw_path": request.raw_path,
+            "query_string": request.query,
             "root_path": "",
-            "headers": head.fields.pairs,
+            "headers": request.pairs,
             "client": self._client,
             "server": self._server,
             "state": dict(self._state),
         }
-        if kind == "http":
-            scope["method"] = head.method
-        return scope
 
 
 class _Cycle:
     """One request and its answer, as the application sees them."""
 
-    def __init__(self, connection: Connection, head: Head, closing: trio.Event) -> None:
+    def __init__(self, connection: Connection, request: Request, closing: trio.Event) -> None:
         self._connection, self._closing = connection, closing
-        self._body: Body | None = None
-        if (length := head.fields.length) != 0:
-            self._body = ChunkedBody() if length is None else SizedBody(length)
-        self._awaits_continue = head.fields.expects_continue and self._body is not None
-        self._answer = Answer(head.method, head.minor)
-        self._closes = head.fields.closes
+        self._body = request.body
+        self._awaits_continue = request.expects_continue and self._body is not None
+        self._answer = Answer(request.method, request.minor)
+        self._closes = request.closes
         self._is_read = False  # the application has had the end of the body
         self._is_gone = False
 

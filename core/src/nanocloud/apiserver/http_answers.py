@@ -25,8 +25,7 @@ class Answer:
     other is chunked or, for HTTP/1.0, ends with the connection.
     """
 
-    def __init__(self, method: str, minor: int, *, messages: str = "http.response") -> None:
-        self._start_type, self._body_type = f"{messages}.start", f"{messages}.body"
+    def __init__(self, method: str, minor: int) -> None:
         self._is_head, self._minor = method == "HEAD", minor
         self._start: Mapping[str, Any] | None = None
         self._left: int | None = None  # of the announced length; None: not announced
@@ -49,10 +48,10 @@ class Answer:
             RuntimeError, ValueError: the application broke the rules of ASGI or HTTP.
         """
         kind: str = message["type"]
-        if kind == self._start_type and self._start is None:
+        if kind == "http.response.start" and self._start is None:
             self._start = message
             return b""
-        if kind != self._body_type or self._start is None or self.is_complete:
+        if kind != "http.response.body" or self._start is None or self.is_complete:
             raise RuntimeError(f"unexpected message {kind!r} of the application")
         body: bytes = message.get("body", b"")
         is_last = not message.get("more_body", False)
@@ -100,15 +99,10 @@ def plain_answer(status: int, message: str) -> bytes:
     return b"".join((_STATUS_LINES[status], _date(), head, text))
 
 
-def switch_answer(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """The head that ends HTTP on this connection."""
-    return b"".join((_STATUS_LINES[101], _fields(headers, allowed=(b"connection",)), _date(), b"\r\n"))
-
-
-def _fields(headers: Iterable[tuple[bytes, bytes]], allowed: tuple[bytes, ...] = ()) -> bytes:
+def _fields(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     parts: list[bytes] = []
     for name, value in headers:
-        if name not in _OURS or name in allowed:
+        if name not in _OURS:
             parts += (name, b": ", value, b"\r\n")
     lines = b"".join(parts)
     count = len(parts) // 4

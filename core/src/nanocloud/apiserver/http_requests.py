@@ -1,8 +1,12 @@
-"""HTTP/1.1 requests as bytes: the head of a request, and how its body is framed. No input or output happens here.
+"""HTTP/1.1 requests as bytes: the head of a request, and its body as it arrives. No input or output happens here.
 
-Strict on purpose. Two programs that read one request differently can be played against each other (request
-smuggling), so whatever RFC 9112 leaves to the reader's goodwill is refused here: bare line feeds, folded fields, spaces
-before a colon, repeated or signed lengths, a length beside a transfer encoding, every encoding but ``chunked``.
+llhttp parses, under httptools, with all its leniencies off: it refuses bare line feeds, folded fields, spaces before a
+colon, repeated or signed lengths and a length beside a transfer encoding. Two programs that read one request
+differently can be played against each other (request smuggling), so what it leaves to its caller is refused here: a
+request line that it straightened, every encoding but ``chunked``, two hosts, targets that are neither path nor URL, and
+whatever says that it and this module disagree about where a request ends.
+
+Each request gets a parser of its own, fed no byte of the next one: what one request says changes nothing for others.
 
 Source: RFC 9110 and RFC 9112.
 """
@@ -10,10 +14,11 @@ Source: RFC 9110 and RFC 9112.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 import attrs
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,16 +27,11 @@ if TYPE_CHECKING:
 
 MAX_HEAD_BYTES = 64 * 1024
 MAX_FIELDS = 128
-_MAX_TRAILER_BYTES = 8 * 1024
 _MAX_OVERHEAD_BYTES = 16 * 1024
 _FREE_OVERHEAD_BYTES = 16  # of each chunk
-_MAX_SIZE_LINE_BYTES = 1024
 
-_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
-_REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb"{1,32}) ([\x21-\x7e]++) HTTP/1\.([01])\r\n")
+_MINORS = {"1.0": 0, "1.1": 1}
 # Possessive, for what comes from outside must not make a pattern try again from every position.
-_FIELD = re.compile(rb"(" + _TOKEN + rb"++):[ \t]*+([^\x00-\x08\x0a-\x1f\x7f]*+)\r\n")
-_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*+;[^\x00-\x08\x0a-\x1f\x7f]*+)?\r\n")
 _ABSOLUTE = re.compile(rb"https?://([^/?#@]++)([/?].*+)?", re.IGNORECASE)
 _HOST = re.compile(rb"[^\s,/?#@\\]*+")
 
@@ -45,27 +45,21 @@ class RequestError(Exception):
 
 
 @attrs.frozen
-class Fields:
-    """The fields of a head, and what they say about the connection."""
+class Request:
+    """The head of a request, and where to find its body."""
 
-    pairs: Pairs
-    """Names in lower case, values without the space around them."""
-    length: int | None
-    """Bytes of the body; None: it is chunked."""
-    closes: bool
-    expects_continue: bool
-    upgrade: bytes
-    """In lower case; empty where the client asks for no other protocol."""
-
-
-@attrs.frozen
-class Head:
     method: str
     raw_path: bytes
     query: bytes
     minor: int
     """1 for HTTP/1.1, 0 for HTTP/1.0."""
-    fields: Fields
+    pairs: Pairs
+    """The fields: names in lower case, values without the space around them."""
+    closes: bool
+    expects_continue: bool
+    upgrade: bytes
+    """In lower case; empty where the client asks for no other protocol."""
+    body: Body | None
 
     @property
     def path(self) -> str:
@@ -73,113 +67,145 @@ class Head:
         return unquote(raw.decode("ascii")) if b"%" in raw else raw.decode("ascii")
 
 
-class HeadParser:
-    """Parses the heads of one connection.
-
-    A client repeats its fields from request to request, so those of the last one are kept and compared: parsing them
-    is most of the work of a small request.
-    """
+class _Found:
+    """What llhttp finds in one request."""
 
     def __init__(self) -> None:
-        self._block, self._minor = b"", -1
-        self._fields = Fields([], 0, False, False, b"")
+        self.target = b""
+        self.pairs: Pairs = []
+        self.data: list[bytes] = []
+        self.chunks = self.messages = 0
+        self.is_complete = False
 
-    def parse(self, data: bytes) -> Head:
-        """The head of a request.
+    def on_message_begin(self) -> None:
+        self.messages += 1
 
-        Args:
-            data: all of it, with the empty line that ends it.
+    def on_url(self, target: bytes) -> None:
+        self.target = target
 
-        Raises:
-            RequestError: it breaks a rule above.
-        """
-        line = _REQUEST_LINE.match(data)
-        if line is None:
-            raise RequestError(400, "the request line is not HTTP/1.1")
-        method, target, version = line.groups()
-        minor, block = version[0] - 0x30, data[line.end() : -2]
-        if block != self._block or minor != self._minor:
-            self._fields = _parse_fields(block, minor)
-            self._block, self._minor = block, minor
-        fields = self._fields
-        if target[0] != 0x2F:
-            target, fields = _from_absolute(target, fields)
-        if b"#" in target:
-            raise RequestError(400, "the request target has a fragment")
-        path, _, query = target.partition(b"?")
-        return Head(method.decode("ascii"), path, query, minor, fields)
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.pairs.append((name.lower(), value.rstrip(b" \t")))
+
+    def on_chunk_header(self) -> None:
+        self.chunks += 1
+
+    def on_body(self, data: bytes) -> None:
+        self.data.append(data)
+
+    def on_message_complete(self) -> None:
+        self.is_complete = True
 
 
-def _from_absolute(target: bytes, fields: Fields) -> tuple[bytes, Fields]:
+def parse_request(data: bytes) -> Request:
+    """The request that begins with a head.
+
+    Args:
+        data: all of the head, with the empty line that ends it.
+
+    Raises:
+        RequestError: it breaks a rule above.
+    """
+    found = _Found()
+    parser = HttpRequestParser(found)
+    is_upgrade = _feed(parser, found, data)
+    method, minor = parser.get_method(), _MINORS.get(parser.get_http_version())
+    if minor is None or not data.startswith(b"%b %b HTTP/1.%d\r\n" % (method, found.target, minor)):
+        raise RequestError(400, "the request line is not that of HTTP/1.1")
+    pairs, found.pairs = found.pairs, []  # trailers are no fields
+    if len(pairs) > MAX_FIELDS:
+        raise RequestError(431, f"a request has at most {MAX_FIELDS} header fields")
+    by_name: dict[bytes, list[bytes]] = {}
+    for name, value in pairs:
+        by_name.setdefault(name, []).append(value)
+    _check_host(by_name.get(b"host", ()), minor)
+    length = _body_length(by_name, minor)
+    if found.is_complete is not (length == 0):
+        raise RequestError(400, "a request that asks for another protocol has no body")
+    target = found.target
+    if target[0] != 0x2F:
+        target, pairs = _from_absolute(target, pairs)
+    if b"#" in target:
+        raise RequestError(400, "the request target has a fragment")
+    path, _, query = target.partition(b"?")
+    return Request(
+        method.decode("ascii"),
+        path,
+        query,
+        minor,
+        pairs,
+        closes=minor == 0 or b"close" in _tokens(by_name.get(b"connection", ())),
+        expects_continue=_expects_continue(by_name.get(b"expect", ())) and minor == 1,
+        upgrade=b",".join(by_name.get(b"upgrade", ())).lower() if is_upgrade and minor else b"",
+        body=Body(parser, found, length) if length != 0 else None,
+    )
+
+
+def _feed(parser: HttpRequestParser, found: _Found, data: bytes) -> bool:
+    """Whether llhttp takes what follows for another protocol."""
+    is_upgrade = False
+    try:
+        parser.feed_data(data)
+    except HttpParserUpgrade:
+        is_upgrade = True
+    except HttpParserError as exc:
+        raise RequestError(400, f"the request is malformed: {exc}") from exc
+    if found.messages != 1:
+        raise RequestError(400, "the request does not end where it should")
+    return is_upgrade
+
+
+def _check_host(hosts: Sequence[bytes], minor: int) -> None:
+    if len(hosts) > 1 or (minor and not hosts) or not all(map(_HOST.fullmatch, hosts)):
+        raise RequestError(400, "a request has one host field")
+
+
+def _from_absolute(target: bytes, pairs: Pairs) -> tuple[bytes, Pairs]:
     """The form for proxies, ``https://host/path``: its host counts, not the field's."""
     absolute = _ABSOLUTE.fullmatch(target)
     if absolute is None:
         raise RequestError(400, "the request target is no path")
     host, rest = absolute.groups(b"/")
-    others = [pair for pair in fields.pairs if pair[0] != b"host"]
-    return rest if rest.startswith(b"/") else b"/" + rest, attrs.evolve(fields, pairs=[(b"host", host), *others])
-
-
-def _parse_fields(block: bytes, minor: int) -> Fields:
-    pairs = _pairs(block)
-    by_name: dict[bytes, list[bytes]] = {}
-    for name, value in pairs:
-        by_name.setdefault(name, []).append(value)
-    hosts = by_name.get(b"host", [])
-    if len(hosts) > 1 or (minor and not hosts) or not all(map(_HOST.fullmatch, hosts)):
-        raise RequestError(400, "a request has one host field")
-    connection = _tokens(by_name.get(b"connection", ()))
-    expect = by_name.get(b"expect", [])
-    if expect and [value.lower() for value in expect] != [b"100-continue"]:
-        raise RequestError(417, "the only expectation that is met is 100-continue")
-    return Fields(
-        pairs,
-        _body_length(by_name, minor),
-        closes=minor == 0 or b"close" in connection,
-        expects_continue=bool(expect) and minor == 1,
-        upgrade=b",".join(by_name.get(b"upgrade", ())).lower() if minor and b"upgrade" in connection else b"",
-    )
-
-
-def _pairs(block: bytes) -> Pairs:
-    pairs: Pairs = []
-    position = 0
-    while position < len(block):
-        field = _FIELD.match(block, position)
-        if field is None:
-            raise RequestError(400, "a header field is malformed")
-        if len(pairs) == MAX_FIELDS:
-            raise RequestError(431, f"a request has at most {MAX_FIELDS} header fields")
-        name, value = field.groups()
-        pairs.append((name.lower(), value.rstrip(b" \t")))
-        position = field.end()
-    return pairs
+    others = [pair for pair in pairs if pair[0] != b"host"]
+    return rest if rest.startswith(b"/") else b"/" + rest, [(b"host", host), *others]
 
 
 def _tokens(values: Sequence[bytes]) -> set[bytes]:
     return {token.strip(b" \t").lower() for value in values for token in value.split(b",")}
 
 
+def _expects_continue(values: Sequence[bytes]) -> bool:
+    if values and [value.lower() for value in values] != [b"100-continue"]:
+        raise RequestError(417, "the only expectation that is met is 100-continue")
+    return bool(values)
+
+
 def _body_length(by_name: dict[bytes, list[bytes]], minor: int) -> int | None:
-    lengths, encodings = by_name.get(b"content-length", []), by_name.get(b"transfer-encoding", [])
+    """None: it is chunked. That a length is one number, and alone, llhttp has seen to."""
+    encodings = by_name.get(b"transfer-encoding")
     if encodings:
-        if lengths or not minor:
-            raise RequestError(400, "a transfer encoding goes with HTTP/1.1 and without a content length")
-        if len(encodings) > 1 or encodings[0].lower() != b"chunked":
+        if not minor:
+            raise RequestError(400, "a transfer encoding goes with HTTP/1.1")
+        if [encoding.lower() for encoding in encodings] != [b"chunked"]:
             raise RequestError(501, "the only transfer encoding that is understood is chunked")
         return None
-    if not lengths:
-        return 0
-    if len(lengths) > 1 or not lengths[0].isdigit() or len(lengths[0]) > 15:
-        raise RequestError(400, "the content length is not one number")
-    return int(lengths[0])
+    return int(by_name.get(b"content-length", (b"0",))[0])
 
 
-class Body(Protocol):
-    """The rest of one request's body."""
+class Body:
+    """The rest of one request, of an announced length or in chunks.
+
+    Extensions of chunks and trailers are read and dropped, within bounds: what is no data may not be much more than
+    the data.
+    """
+
+    def __init__(self, parser: HttpRequestParser, found: _Found, length: int | None) -> None:
+        self._parser, self._found = parser, found
+        self._left = length
+        self._overhead_bytes = 0
 
     @property
-    def is_complete(self) -> bool: ...
+    def is_complete(self) -> bool:
+        return self._found.is_complete
 
     def take(self, buffer: bytearray) -> bytes:
         """Move what ``buffer`` has of the body out of it; empty where more has to arrive first.
@@ -187,86 +213,35 @@ class Body(Protocol):
         Raises:
             RequestError: it is not framed as it should be.
         """
+        data: list[bytes] = []
+        while not self.is_complete and (size := self._next_size(buffer)):
+            piece = bytes(buffer[:size])
+            del buffer[:size]
+            data += self._parse(piece)
+        return b"".join(data)
 
+    def _next_size(self, buffer: bytearray) -> int:
+        """How much to give to the parser, which would go on with the next request and not say where that began.
 
-class SizedBody:
-    """A body whose length was announced."""
+        A chunked body ends with a line that is not empty and an empty one. So where it ends, a ``CRLF CRLF`` ends that
+        no earlier piece has a part of, if pieces end behind such, and what could become one waits for the rest.
+        """
+        if self._left is not None:
+            size = min(self._left, len(buffer))
+            self._left -= size
+            return size
+        end = buffer.find(b"\r\n\r\n")
+        if end >= 0:
+            return end + 4
+        return len(buffer) - next((size for size in (3, 2, 1) if buffer.endswith(b"\r\n\r"[:size])), 0)
 
-    def __init__(self, length: int) -> None:
-        self._left = length
-
-    @property
-    def is_complete(self) -> bool:
-        return self._left == 0
-
-    def take(self, buffer: bytearray) -> bytes:
-        piece = bytes(buffer[: self._left])
-        del buffer[: self._left]
-        self._left -= len(piece)
-        return piece
-
-
-class ChunkedBody:
-    """A body in chunks: lines of a hexadecimal size, its data, a line end; size 0, trailers, an empty line.
-
-    Extensions and trailers are read and dropped, within bounds: what is no data may not be much more than the data.
-    """
-
-    def __init__(self) -> None:
-        self._left = 0  # of the chunk that is being read
-        self._ends_chunk = False  # its data is read, its line end is not
-        self._in_trailers = False
-        self._overhead_bytes = 0
-        self.is_complete = False
-
-    def take(self, buffer: bytearray) -> bytes:
-        pieces: list[bytes] = []
-        while not self.is_complete:
-            if self._left:
-                if not buffer:
-                    break
-                pieces.append(bytes(buffer[: self._left]))
-                del buffer[: self._left]
-                self._left -= len(pieces[-1])
-                self._overhead_bytes -= 2 * len(pieces[-1])
-                self._ends_chunk = True
-            elif not self._take_line(buffer):
-                break
-        return b"".join(pieces)
-
-    def _take_line(self, buffer: bytearray) -> bool:
-        """Move a line out of the buffer; False where it has not arrived yet."""
-        limit = _MAX_TRAILER_BYTES if self._in_trailers else _MAX_SIZE_LINE_BYTES
-        end = buffer.find(b"\n", 0, limit)
-        if end < 0:
-            if len(buffer) >= limit:
-                raise RequestError(400, f"a line between chunks is longer than {limit} bytes")
-            return False
-        line = bytes(buffer[: end + 1])
-        del buffer[: end + 1]
-        self._overhead_bytes = max(0, self._overhead_bytes) + len(line)
+    def _parse(self, piece: bytes) -> list[bytes]:
+        found = self._found
+        _feed(self._parser, found, piece)
+        data, found.data = found.data, []
+        chunks, found.chunks = found.chunks, 0
+        overhead = len(piece) - 3 * sum(map(len, data)) - _FREE_OVERHEAD_BYTES * chunks
+        self._overhead_bytes = max(0, self._overhead_bytes + overhead)
         if self._overhead_bytes > _MAX_OVERHEAD_BYTES:
             raise RequestError(400, "a chunked body has more framing than data")
-        if self._ends_chunk:
-            self._ends_chunk = False
-            if line != b"\r\n":
-                raise RequestError(400, "a chunk is longer than its size")
-        elif self._in_trailers:
-            self._take_trailer(line)
-        else:
-            self._take_size(line)
-        return True
-
-    def _take_size(self, line: bytes) -> None:
-        size = _SIZE_LINE.fullmatch(line)
-        if size is None:
-            raise RequestError(400, "the size of a chunk is malformed")
-        self._left = int(size[1], 16)
-        self._overhead_bytes -= _FREE_OVERHEAD_BYTES
-        self._in_trailers = self._left == 0
-
-    def _take_trailer(self, line: bytes) -> None:
-        if line == b"\r\n":
-            self.is_complete = True
-        elif not _FIELD.fullmatch(line):
-            raise RequestError(400, "a trailer is malformed")
+        return data
