@@ -1,5 +1,5 @@
 # The commands people type. `make demo` and `make test` need nothing but a Debian 12 or 13 and root.
-.PHONY: help demo demo-down test simulate bench check format pages venv dev-venv
+.PHONY: bench-page help demo demo-down test simulate bench check format pages docs venv dev-venv
 
 PYTHON ?= $(shell command -v /usr/bin/python3 || command -v python3)
 UV_VERSION := 0.13.9
@@ -14,7 +14,9 @@ help:
 	@echo "make simulate   random stories of the whole control plane: SEEDS=10000 for many, SEED=4711 to see one again"
 	@echo "make check      lint and types only"
 	@echo "make pages      write docs/catalogue anew from the recipes"
+	@echo "make docs       build the documentation as a site, in .cache/site/html"
 	@echo "make bench      how fast it is, beside its peers; ONLY=name for one measure"
+	@echo "make bench-page draw the newest results into docs/numbers.md"
 
 $(BIN)/uv: packaging/apt-packages.txt
 	@packaging/apt-install packaging/apt-packages.txt
@@ -23,7 +25,7 @@ $(BIN)/uv: packaging/apt-packages.txt
 	@touch $@
 
 .venv/.node: $(BIN)/uv uv.lock core/pyproject.toml $(wildcard plugins/*/pyproject.toml)
-	@$(UV) sync --quiet --frozen --inexact --no-dev
+	@$(UV) sync --quiet --frozen --inexact --no-default-groups
 	@touch $@
 
 .venv/.dev: $(BIN)/uv uv.lock core/pyproject.toml pyproject.toml $(wildcard plugins/*/pyproject.toml)
@@ -58,9 +60,16 @@ simulate: dev-venv
 pages: dev-venv
 	@$(BIN)/python -m nanocloud_dockyard.pages docs/catalogue
 
+docs: dev-venv
+	@$(BIN)/python docs/sphinx/build.py .cache/site
+	@echo "the site is in .cache/site/html"
+
 bench: dev-venv
 	@packaging/apt-install packaging/apt-packages.txt packaging/apt-packages-bench.txt
 	@$(BIN)/python bench/run.py $(ONLY)
+
+bench-page: dev-venv
+	@$(BIN)/python bench/page.py
 
 format: dev-venv
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .

@@ -1,6 +1,6 @@
-"""Pull and unpack: from a registry on loopback to unpacked layers, beside podman, and skopeo with umoci.
+"""Pull and unpack: from a registry on loopback to unpacked layers, beside podman, docker, and skopeo with umoci.
 
-The image is made of this machine's own files, five layers of about 220 MB, 77 MB as gzip. Every store lies on one fresh
+The image is made of this machine's own files, five layers of about 250 MB, 90 MB as gzip. Every store lies on one fresh
 ext4 on a loop device (``BENCH_DISK=plain``: a folder of the disk of ``.cache``). Ours is the node's image provider in a
 process that is up, as the node is; the peers are the commands that people type. The floor is the least that has to be
 done: ``curl | tar -xz`` of all layers at once, nothing verified.
@@ -12,24 +12,23 @@ import gzip
 import hashlib
 import json
 import os
-import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tarfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from disk import CACHE, fresh_disk, remove
+from peers import Peer, docker, podman, registry, run
 from report import report
+from rounds import interleave, seconds_of
 
-ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
-CACHE = Path(__file__).parents[1] / ".cache" / "bench"
-LAYERS = (("/usr/share", 60), ("/usr/lib", 62), ("/usr/bin", 28), ("/usr/share/doc", 5), ("/usr/include", 35))
+ROUNDS = 5
+LAYERS = (("/usr/share", 60), ("/usr/lib", 90), ("/usr/bin", 28), ("/usr/share/doc", 5), ("/usr/include", 35))
 """Where each layer's files come from, and how many megabytes of them."""
+FLOOR = "curl and tar, all layers at once"
 _NODE = """
 import json, resource, sys, threading, time, trio
 from pathlib import Path
@@ -54,26 +53,39 @@ trio.run(main, *sys.argv[1:])
 def main() -> None:
     if os.geteuid() != 0:
         sys.exit("the measure pull needs root: it unpacks files of all owners, and mounts")
-    layout = _image(CACHE / "image")
-    with ExitStack() as stack:
-        disk = stack.enter_context(_disk(CACHE))
-        host = stack.enter_context(_registry(CACHE / "registry"))
+    layout = _image(CACHE / "image-of-250-mb")
+    unpacked = _unpacked_bytes(layout)
+    with fresh_disk(gigabytes=8) as disk, ExitStack() as stack:
+        host = stack.enter_context(registry(CACHE / "registry"))
         reference = f"{host}/bench:latest"
-        _run("skopeo", "copy", "--quiet", "--dest-tls-verify=false", f"oci:{layout}:latest", f"docker://{reference}")
-        ways: dict[str, Callable[[], float]] = {
-            "nanocloud": lambda: _ours(disk, host, reference),
-            "podman pull": lambda: _podman(disk, reference),
-            "skopeo copy + umoci unpack": lambda: _umoci(disk, reference),
-            "floor": lambda: _floor(disk, host, layout),
-        }
-        samples: dict[str, list[float]] = {name: [] for name in ways}
-        for _ in range(ROUNDS):
-            for name, way in ways.items():
-                samples[name].append(way())
-    ours, floor = samples.pop("nanocloud"), samples.pop("floor")
-    report("pull.seconds", "s", ours=ours, peers=samples, floor=floor)
+        run("skopeo", "copy", "--quiet", "--dest-tls-verify=false", f"oci:{layout}:latest", f"docker://{reference}")
+        peers = [
+            stack.enter_context(podman(disk / "podman", network=False)),
+            stack.enter_context(docker(disk / "docker", network=False)),
+        ]
+        samples = interleave(
+            {
+                "nanocloud": lambda: _ours(disk, host, reference),
+                **{f"{peer.name} pull": partial(_peer, peer, reference) for peer in peers},
+                "skopeo copy + umoci unpack": lambda: _umoci(disk, reference),
+                FLOOR: lambda: _floor(disk, host, layout),
+            },
+            ROUNDS,
+        )
+    ours, floor = samples.pop("nanocloud"), samples.pop(FLOOR)
+    report("pull.seconds", "s", ours=ours, peers=samples, floor=floor, floor_name=FLOOR)
+    rates = {name: [unpacked / 1e6 / seconds for seconds in values] for name, values in samples.items()}
+    report(
+        "pull.rate",
+        "MB/s",
+        ours=[unpacked / 1e6 / seconds for seconds in ours],
+        peers=rates,
+        floor=[unpacked / 1e6 / seconds for seconds in floor],
+        floor_name=FLOOR,
+        less_is_better=False,
+    )
     for process, sizes in _memory.items():
-        report(f"pull.{process}_memory", "MB", ours=sizes, peers={}, floor=())
+        report(f"pull.{process}_memory", "MB", ours=sizes)
 
 
 # ---- what is measured ------------------------------------------------------------------------------------------------
@@ -94,20 +106,15 @@ def _ours(disk: Path, host: str, reference: str) -> float:
         answer = json.loads(process.stdout.readline())
     for process, sizes in _memory.items():
         sizes.append(answer[process] * 1024 / 1e6)
-    _remove(root)
+    remove(root)
     return float(answer["seconds"])
 
 
-def _podman(disk: Path, reference: str) -> float:
-    folder = disk / "podman"
-    folder.mkdir()
-    settings = folder / "containers.conf"
-    settings.write_text('[containers]\ndefault_ulimits = ["nofile=20000:20000", "nproc=20000:20000"]\n')
-    words = ["podman", "--root", str(folder / "root"), "--runroot", str(folder / "run"), "--storage-driver", "overlay"]
-    words += ["--cgroup-manager", "cgroupfs", "--events-backend", "file"]
-    seconds = _timed([*words, "pull", "--quiet", "--tls-verify=false", reference], CONTAINERS_CONF=str(settings))
-    subprocess.run(["umount", str(folder / "root" / "overlay")], stderr=subprocess.DEVNULL, check=False)
-    _remove(folder)
+def _peer(peer: Peer, reference: str) -> float:
+    insecure = ("--tls-verify=false",) if peer.name == "podman" else ()
+    seconds = seconds_of(lambda: peer.run("pull", "--quiet", *insecure, reference))
+    peer.run("rmi", "--force", reference)
+    os.sync()
     return seconds
 
 
@@ -115,9 +122,10 @@ def _umoci(disk: Path, reference: str) -> float:
     folder = disk / "umoci"
     folder.mkdir()
     copied = f"{folder}/image:latest"
-    seconds = _timed(["skopeo", "copy", "--quiet", "--src-tls-verify=false", f"docker://{reference}", f"oci:{copied}"])
-    seconds += _timed(["umoci", "unpack", "--image", copied, str(folder / "bundle")])
-    _remove(folder)
+    copy = ("skopeo", "copy", "--quiet", "--src-tls-verify=false", f"docker://{reference}", f"oci:{copied}")
+    seconds = seconds_of(lambda: run(*copy))
+    seconds += seconds_of(lambda: run("umoci", "unpack", "--image", copied, str(folder / "bundle")))
+    remove(folder)
     return seconds
 
 
@@ -127,27 +135,9 @@ def _floor(disk: Path, host: str, layout: Path) -> float:
         folder = disk / "floor" / str(number)
         folder.mkdir(parents=True)
         script += f"curl -s http://{host}/v2/bench/blobs/{digest} | tar -xz -C {folder} --same-owner &\n"
-    seconds = _timed(["sh", "-c", f"{script}wait"])
-    _remove(disk / "floor")
+    seconds = seconds_of(lambda: run("sh", "-c", f"{script}wait"))
+    remove(disk / "floor")
     return seconds
-
-
-def _timed(command: list[str], **environment: str) -> float:
-    began = time.perf_counter()
-    _run(*command, **environment)
-    return time.perf_counter() - began
-
-
-def _run(*command: str, **environment: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, check=False)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr}")
-
-
-def _remove(folder: Path) -> None:
-    """Outside the time that is taken; what is left to write must not fall on the next one."""
-    shutil.rmtree(folder)
-    os.sync()
 
 
 # ---- what it is measured on ------------------------------------------------------------------------------------------
@@ -211,62 +201,18 @@ def _architecture() -> str:
     return subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True, check=True).stdout.strip()
 
 
+def _unpacked_bytes(layout: Path) -> int:
+    """Of all layers together, as tar streams."""
+    blobs = layout / "blobs" / "sha256"
+    # The last four bytes of a gzip stream: its length, RFC 1952, section 2.3.1.
+    ends = ((blobs / digest.removeprefix("sha256:")).read_bytes()[-4:] for digest in _layers(layout))
+    return sum(int.from_bytes(end, "little") for end in ends)
+
+
 def _layers(layout: Path) -> list[str]:
     (manifest,) = json.loads((layout / "index.json").read_bytes())["manifests"]
     blob = layout / "blobs" / "sha256" / manifest["digest"].removeprefix("sha256:")
     return [layer["digest"] for layer in json.loads(blob.read_bytes())["layers"]]
-
-
-@contextmanager
-def _disk(cache: Path) -> Iterator[Path]:
-    """An empty folder for every store, on one file system."""
-    folder = cache / "disk"
-    if os.environ.get("BENCH_DISK") == "plain":
-        folder.mkdir(parents=True)
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder)
-        return
-    file = cache / "disk.img"
-    folder.mkdir(parents=True, exist_ok=True)
-    file.unlink(missing_ok=True)
-    with file.open("wb") as made:
-        made.truncate(4 << 30)
-    _run("mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0", str(file))
-    _run("mount", "-o", "loop", str(file), str(folder))
-    try:
-        yield folder
-    finally:
-        _run("umount", str(folder))
-        file.unlink()
-        folder.rmdir()
-
-
-@contextmanager
-def _registry(folder: Path) -> Iterator[str]:
-    folder.mkdir(parents=True, exist_ok=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        host = f"127.0.0.1:{probe.getsockname()[1]}"
-    config = folder / "config.yml"
-    config.write_text(
-        "version: 0.1\nlog: {level: error}\n"
-        f"storage: {{filesystem: {{rootdirectory: {folder}/data}}}}\nhttp: {{addr: '{host}'}}\n"
-    )
-    process = subprocess.Popen(
-        ["docker-registry", "serve", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        limit = time.monotonic() + 20
-        while subprocess.run(["curl", "-sf", f"http://{host}/v2/"], capture_output=True, check=False).returncode:
-            if time.monotonic() > limit:
-                sys.exit("the registry does not answer")
-            time.sleep(0.05)
-        yield host
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
 
 
 if __name__ == "__main__":

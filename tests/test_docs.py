@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -21,8 +21,10 @@ import typer.main
 import yaml
 
 from nanocloud import builtin, hookspecs
-from nanocloud.cli.main import COMMANDS, app
+from nanocloud.cli.app import app
+from nanocloud.cli.commands import COMMANDS
 from nanocloud.config import NodeConfig, load
+from nanocloud.contracts import STATEMENT, contract_of
 from nanocloud.macros import CHARSETS, TLS_FILES, BuiltinMacros
 from nanocloud.models.builtin import builtin_registry
 from nanocloud.models.bundle import BUNDLE, BundleCondition, BundlePhase, BundleSpec
@@ -47,7 +49,9 @@ from nanocloud.planning.reserved import MAX_VALUE_LENGTH, Reserved, parse_mount_
 from nanocloud.planning.resolve import MAX_TOTAL_LENGTH
 from nanocloud.planning.workload import TLS_DIRECTORY
 from nanocloud.plugins import PluginHost, PluginState
+from nanocloud.providers import CONTRACTS
 from nanocloud.providers.macro import MacroContext, MacroProvider
+from nanocloud.testkit import suites
 from nanocloud.testkit.specs import DIGEST, labelled_image
 from nanocloud_cni_bridge.config import BridgeConfig
 from nanocloud_csi_loop.config import CsiLoopConfig
@@ -130,40 +134,17 @@ def test_no_page_names_a_machine(page: Path) -> None:
     assert not re.findall(r"(?<![\w.~])/(?:work|home|root|tmp|Users)/\S*", page.read_text())
 
 
-def test_every_page_is_linked_from_the_readme() -> None:
-    linked = set(re.findall(r"\((docs/[^)#]+)\)", read("README.md")))
-    catalogue = {shown(page) for page in (ROOT / "docs" / "catalogue").glob("*.md")}
-    assert linked == {*(shown(page) for page in (ROOT / "docs").glob("*.md")), "docs/catalogue/README.md"}
-    assert {f"docs/catalogue/{name}" for name in re.findall(r"\((\w+\.md)\)", read("docs/catalogue/README.md"))} == (
-        catalogue - {"docs/catalogue/README.md"}
-    )
+def linked(page: str) -> set[str]:
+    """The pages that ``page`` links, as paths in the repository."""
+    targets = re.findall(r"\]\(([^)#\s]+\.md)\)", read(page))
+    return {shown((ROOT / page).parent.joinpath(target).resolve()) for target in targets}
 
 
-@pytest.mark.parametrize("page", [*DOCS, *READMES], ids=shown)
-def test_commands_in_examples_exist(page: Path) -> None:
-    examples = re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
-    lines = "\n".join(examples).replace("\\\n", " ").splitlines()
-    for line in lines:
-        words = shlex.split(re.split(r"\s[|>&]", line)[0], comments=True)
-        if words[:1] == ["make"]:
-            assert re.search(rf"^\.PHONY:.*\b{words[1]}\b", read("Makefile"), re.MULTILINE), line
-        if words[:1] == ["nanocloud"]:
-            check_command_line(words[1:])
-
-
-def check_command_line(words: list[str]) -> None:
-    command = typer.main.get_command(app)
-    while hasattr(command, "get_command"):
-        name, words = words[0], words[1:]
-        command = command.get_command(None, name)
-        assert command is not None, f"no command {name}"
-    known = options_of(command)
-    given = words[: words.index("--")] if "--" in words else words
-    for word in given:
-        if word.startswith("--"):
-            assert word.partition("=")[0] in known, word
-        elif word.startswith("-"):
-            assert {f"-{letter}" for letter in word[1:]} <= known, word
+def test_every_page_is_in_a_list() -> None:
+    """From the README to the list of all pages, and from there to the list of the catalogue."""
+    pages = {shown(page) for page in (ROOT / "docs").rglob("*.md")}
+    assert "docs/README.md" in linked("README.md")
+    assert pages - {"docs/README.md"} <= linked("docs/README.md") | linked("docs/catalogue/README.md")
 
 
 def options_of(command: Any) -> set[str]:
@@ -347,13 +328,28 @@ def test_contracts_and_suites_are_documented() -> None:
     assert {row[1].rpartition(".")[2] for row in contracts} == modules
     for name, module, _ in contracts:
         assert hasattr(importlib.import_module(module), name)
-    suites = rows(section(text, "Conformance suites"))
-    assert {row[0].split(".")[3] for row in suites} == {
-        path.stem for path in (CORE / "testkit" / "suites").glob("[a-z]*.py")
-    } - {"base"}
-    for name, contract in suites:
+    listed = rows(section(text, "Testing a provider"))
+    assert [row[0].rpartition(".")[2] for row in listed] == suites.__all__
+    for name, contract, _ in listed:
         module, _, suite = name.rpartition(".")
         assert contract in str(getattr(importlib.import_module(module), suite).__orig_bases__)
+
+
+def test_versions_of_contracts_are_documented() -> None:
+    text = section(read("docs/plugins.md"), "Versions of contracts")
+    assert {name: version for name, version, _ in rows(text)} == CONTRACTS
+    assert all(contract_of(hook) == name for name, _, hook in rows(text) if hook.startswith("nanocloud_"))
+
+
+@pytest.mark.parametrize("contract", [contract for contract in CONTRACTS if contract != "extension"])
+def test_a_contracts_page_tells_of_every_method_and_every_error(contract: str) -> None:
+    page = read(f"docs/contracts/{contract}.md")
+    module = importlib.import_module(f"nanocloud.providers.{contract}")
+    provider = getattr(module, f"{contract.capitalize()}Provider")
+    told = set(re.findall(r"\b[A-Za-z_]+\b", page))
+    assert {name for name in vars(provider) if not name.startswith("_")} <= told
+    raised = {name for method in vars(provider).values() for name in re.findall(r"\w+Error", method.__doc__ or "")}
+    assert raised <= told
 
 
 @pytest.fixture
@@ -385,12 +381,13 @@ async def test_example_plugin_works(example_plugin: PluginHost) -> None:
 
 
 @pytest.mark.parametrize("name", ["test_conformance.py", "test_in_the_simulation.py"])
-def test_example_test_of_a_provider_passes(tmp_path: Path, name: str) -> None:
+def test_example_test_of_a_provider_passes_in_an_empty_folder(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text(blocks(read("docs/plugins.md"))[name])
-    (tmp_path / "pytest.ini").write_text("[pytest]\ntrio_mode = true\n")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:anyio", "-p", "no:cacheprovider", "--basetemp=tmp", "."]
+    [words] = re.findall(r"^pytest (.*)$", section(read("docs/plugins.md"), "Testing a provider"), re.MULTILINE)
+    command = [sys.executable, "-m", "pytest", *words.split(), "-q", "-p", "no:cacheprovider", "--basetemp=tmp"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "warning" not in done.stdout
 
 
 # ---- configuration ---------------------------------------------------------------------------------------------------
@@ -425,6 +422,7 @@ def test_variables_are_documented() -> None:
         "require_client_certificate": ("true", True),
         "keep_unused_images_seconds": ("60", 60),
         "disable_plugins": ("a, b", ("a", "b")),
+        "allow_plugins": ("a, b", ("a", "b")),
     }
     for variable, field in described.items():
         text, value = samples.get(field, ("/some/where", "/some/where"))
@@ -432,13 +430,15 @@ def test_variables_are_documented() -> None:
         assert (str(found) if isinstance(found, Path) else found) == value, variable
     sources = [*CORE.rglob("*.py"), *(ROOT / "plugins").glob("*/src/**/*.py")]
     read_anywhere = {name for file in sources for name in re.findall(r"\bNANOCLOUD_[A-Z_]*[A-Z]", file.read_text())}
-    assert read_anywhere - {"NANOCLOUD_CONTRACT"} <= {*described, *re.findall(r"^\| `(\w+)`", page, re.MULTILINE)}
+    assert read_anywhere - {STATEMENT} <= {*described, *re.findall(r"^\| `(\w+)`", page, re.MULTILINE)}
 
 
-def test_example_configuration_is_valid(tmp_path: Path) -> None:
+@pytest.mark.parametrize("title", ["/etc/nanocloud/config.toml", "only what this node needs"])
+def test_example_configuration_is_valid(tmp_path: Path, title: str) -> None:
     file = tmp_path / "config.toml"
-    file.write_text(blocks(read("docs/configuration.md"))["/etc/nanocloud/config.toml"])
+    file.write_text(blocks(read("docs/configuration.md"))[title])
     config = load({"NANOCLOUD_CONFIG": str(file)})
+    assert {*(config.allow_plugins or ())} <= {path.name for path in (ROOT / "plugins").iterdir()}
     for name in config.sections:
         config.section(name, PLUGIN_SECTIONS[f"[{name}]"])
 
@@ -472,6 +472,16 @@ def test_commands_and_their_options_are_documented() -> None:
         assert words == options_of(command) - help_and_completion, name
 
 
+def test_plugin_show_prints_what_the_page_says(tmp_path: Path) -> None:
+    first, _, shown = blocks(read("docs/cli.md"))["plugin show"].partition("\n")
+    program, *words = first.removeprefix("$ ").split()
+    (tmp_path / "config.toml").touch()
+    environment = {**os.environ, "NANOCLOUD_CONFIG": str(tmp_path / "config.toml")}
+    command = [str(Path(sys.executable).with_name(program)), *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, env=environment)
+    assert done.stdout == shown
+
+
 # ---- API -------------------------------------------------------------------------------------------------------------
 
 
@@ -502,12 +512,6 @@ def test_bundle_is_documented() -> None:
         assert f"`{word.value}`" in text
 
 
-def test_request_bodies_are_json() -> None:
-    for title, body in blocks(read("docs/api.md")).items():
-        if title.startswith("POST"):
-            assert "spec" in json.loads(body)
-
-
 # ---- dependencies ----------------------------------------------------------------------------------------------------
 
 
@@ -525,8 +529,9 @@ def test_every_dependency_says_why() -> None:
         table = rows(section(page, heading))
         assert {row[0] for row in table} == wanted, file
         assert all(len(row) == 3 and all(row) for row in table), file
-    development = tomllib.loads(read("pyproject.toml"))["dependency-groups"]["dev"]
-    assert {row[0] for row in rows(section(page, "Development"))} == named(development)
+    groups = tomllib.loads(read("pyproject.toml"))["dependency-groups"]
+    for group, heading in (("dev", "Development"), ("docs", "Documentation")):
+        assert {row[0] for row in rows(section(page, heading))} == named(groups[group])
 
 
 # ---- architecture and changes ----------------------------------------------------------------------------------------

@@ -2,61 +2,83 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # the module beside this one
 
+from environments import ROOT, UV, installed, pip_install, plugins, run
 from examples import example_package
 
-ROOT = Path(__file__).parents[1]
 PLUGINS = sorted(path.name for path in (ROOT / "plugins").iterdir() if (path / "pyproject.toml").exists())
-UV = shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
 pytestmark = pytest.mark.skipif(UV is None, reason="needs uv")
 
 
-def installed(folder: Path, *distributions: str) -> Path:
-    """The ``nanocloud`` of a fresh environment that holds just these, and what they ask for."""
-    assert UV is not None
-    subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, str(folder)], check=True)
-    # The lock's versions: what an index offers today is no matter of this test.
-    export = [UV, "export", "--quiet", "--frozen", "--no-emit-workspace", "--no-hashes", "--all-packages"]
-    locked = subprocess.run(export, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    (folder / "constraints.txt").write_text(locked)
-    pip_install(folder, *(str(ROOT / name) for name in distributions))
-    return folder / "bin" / "nanocloud"
+SERVE = """
+import trio
+from nanocloud.config import load
+from nanocloud.identity.assets import SecureAssets
+from nanocloud.node import serve_until_signal
+from nanocloud.observability.logs import configure
+
+configure("text")
+config = load()
+SecureAssets(config.secure_assets).prepare()
+trio.run(serve_until_signal, config)
+"""
 
 
-def pip_install(folder: Path, *sources: str) -> None:
-    """``pip install`` into an environment."""
-    assert UV is not None
-    where = ["--python", str(folder / "bin" / "python"), "--constraint", str(folder / "constraints.txt")]
-    subprocess.run([UV, "pip", "install", "--quiet", *where, *sources], check=True, cwd=folder)
+@contextmanager
+def serving(nanocloud: Path, environment: dict[str, str], folder: Path) -> Iterator[None]:
+    """The environment's server, as ``nanocloud server`` runs it for root."""
+    command = [str(nanocloud.with_name("python")), "-c", SERVE]
+    with subprocess.Popen(command, env=environment, cwd=folder, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        try:
+            lines = []
+            while "nanocloud is serving" not in (lines or [""])[-1]:
+                line = server.stderr.readline()
+                assert line, "".join(lines)
+                lines.append(line)
+            yield
+        finally:
+            server.terminate()
 
 
-def plugins(nanocloud: Path, folder: Path) -> dict[str, str]:
-    command = [str(nanocloud), "plugin", "list", "-o", "json"]
-    return {row["name"]: row["state"] for row in json.loads(run(command, folder))}
-
-
-def run(command: list[str], folder: Path) -> str:
-    environment = {"PATH": os.environ["PATH"], "NANOCLOUD_STATE_DIR": str(folder / "state"), "HOME": str(folder)}
-    done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True, cwd=folder)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def test_core_alone_is_a_working_command(tmp_path: Path) -> None:
+def test_core_alone_is_a_working_command_and_a_working_server(tmp_path: Path) -> None:
     nanocloud = installed(tmp_path / "venv", "core")
     assert plugins(nanocloud, tmp_path) == {"core": "active"}
     said = subprocess.run([nanocloud, "--help"], check=True, capture_output=True, text=True).stdout
     assert "install" in said
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "NANOCLOUD_LISTEN": listen,
+        "NANOCLOUD_STATE_DIR": str(tmp_path / "state"),
+        "NANOCLOUD_RUN_DIR": str(tmp_path / "run"),
+    }
+
+    def cli(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [nanocloud, *words], env=environment, cwd=tmp_path, check=False, capture_output=True, text=True
+        )
+
+    (tmp_path / "state").mkdir(mode=0o700)
+    with serving(nanocloud, environment, tmp_path):
+        assert "no services" in cli("status").stdout
+        refused = cli("install", "nginx")
+        assert refused.returncode == 1
+        assert refused.stderr.startswith("error: no runtime provider is installed")
+        assert "pip install nanocloud-runtime-crun" in refused.stderr
 
 
 @pytest.mark.parametrize("plugin", PLUGINS)
@@ -87,10 +109,13 @@ trio.run(main)
 def test_a_macro_of_somebody_elses_works_once_it_is_installed(tmp_path: Path) -> None:
     """The package of the guide for plugin authors, as its readers would make it."""
     venv, package = tmp_path / "venv", example_package(tmp_path / "nanocloud-url-macro")
-    nanocloud = installed(venv, "core")
-    pip_install(venv, str(package), "pytest", "pytest-trio")
+    nanocloud = installed(venv, "core[testkit]")
+    pip_install(venv, str(package))
     assert plugins(nanocloud, tmp_path) == {"core": "active", "url-macro": "active"}
     python = str(venv / "bin" / "python")
     assert run([python, "-c", RESOLVE], tmp_path) == "http://guestbook.default.svc:8080/oauth\n"
-    said = run([python, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(package / "test_url_macro.py")], tmp_path)
+    said = run(
+        [python, "-m", "pytest", "-q", "-p", "nanocloud.testkit.plugin", "-p", "no:cacheprovider", str(package)],
+        tmp_path,
+    )
     assert " passed" in said

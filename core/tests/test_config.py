@@ -67,13 +67,20 @@ def test_the_environment_wins_over_the_file(file: Path) -> None:
         NANOCLOUD_STATE_DIR="/srv/x",
         NANOCLOUD_REQUIRE_CLIENT_CERTIFICATE="No",
         NANOCLOUD_DISABLE_PLUGINS="one, two,",
+        NANOCLOUD_ALLOW_PLUGINS=" three",
         NANOCLOUD_CSI_ROOT="/b",
         NANOCLOUD_RUNTIME="",
     )
     assert (config.listen, config.state_dir, config.runtime) == ("0.0.0.0:2", Path("/srv/x"), "a")
     assert not config.require_client_certificate
     assert config.disable_plugins == ("one", "two")
+    assert config.allow_plugins == ("three",)
     assert config.section("csi-loop", Settings).root == Path("/b")
+
+
+def test_an_empty_allow_list_is_not_the_same_as_none(file: Path) -> None:
+    assert loaded(file, "[node]\nallow_plugins = []\n").allow_plugins == ()
+    assert loaded(file, "[node]\n", NANOCLOUD_ALLOW_PLUGINS="").allow_plugins is None
 
 
 @pytest.mark.parametrize("text", ["true", "1", "YES", " on "])
@@ -84,7 +91,7 @@ def test_words_for_true(file: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("[node]\nruntme = 'crun'\n", 'node.runtme: unknown field "node.runtme"; known here: binding, '),
+        ("[node]\nruntme = 'crun'\n", 'node.runtme: unknown field "node.runtme"; known here: allow_plugins, binding, '),
         ("[node]\nstate_dir = 5\n", "node.state_dir: expected a string, got 5"),
         ("[node]\nstate_dir = 'relative'\n", "node.state_dir is 'relative'; it must be absolute"),
         ("[node]\ndisable_plugins = 'crun'\n", "node.disable_plugins: expected a list, got 'crun'"),

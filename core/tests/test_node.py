@@ -22,11 +22,12 @@ from nanocloud.concurrency import unwrapped
 from nanocloud.config import NodeConfig
 from nanocloud.errors import LockedError, NotFoundError, PluginError, ProviderError
 from nanocloud.identity.assets import SecureAssets
+from nanocloud.models.builtin import builtin_registry
 from nanocloud.models.bundle import BUNDLE
 from nanocloud.models.meta import name_of
 from nanocloud.node import Node, open_node, run_node, serve_until_signal
 from nanocloud.objects import WatchType
-from nanocloud.plugins import PluginHost
+from nanocloud.plugins import PluginHost, PluginState
 from nanocloud.providers.image import ImageConfig
 from nanocloud.testkit import FakeImages, FakeNetwork, FakeRuntime, FakeVolume
 from nanocloud.testkit.planning import MARIADB, labels_of
@@ -44,8 +45,6 @@ def config(tmp_path: Path) -> NodeConfig:
 class Fakes:
     """The providers of a whole node, as one plugin."""
 
-    NANOCLOUD_CONTRACT = "1"
-
     def __init__(self, folder: Path) -> None:
         self.runtime, self.network, self.images = FakeRuntime(), FakeNetwork(), FakeImages()
         self.volume = FakeVolume(folder / "volumes")
@@ -60,7 +59,7 @@ class Fakes:
                 return [provider]
 
             setattr(module, f"nanocloud_{role}_providers", hookimpl(_without_arguments(offer)))
-        module.NANOCLOUD_CONTRACT = "1"  # type: ignore[attr-defined]
+        module.NANOCLOUD_CONTRACTS = dict.fromkeys((*offers, "extension"), "1.0")  # type: ignore[attr-defined]
         return module
 
 
@@ -74,7 +73,7 @@ def _without_arguments(offer: Any) -> Any:
 class Entry:
     """An entry point whose module is at hand."""
 
-    name, value, dist = "fakes", "fakes", None
+    name, value, dist = "fakes", __name__, None
 
     def __init__(self, module: ModuleType) -> None:
         self._module = module
@@ -201,6 +200,28 @@ async def test_plugins_bring_resources_controllers_routes_admission_and_metrics(
         assert "no redis for admin" in refused.text
 
 
+async def test_plugins_that_answer_nonsense_do_not_keep_the_node_from_serving(config: NodeConfig) -> None:
+    module = ModuleType("nonsense")
+    module.NANOCLOUD_CONTRACTS = {"extension": "1.0"}  # type: ignore[attr-defined]
+    for name in ("api_resources", "controllers", "routes", "admission", "metrics"):
+        setattr(module, f"nanocloud_{name}", hookimpl(_without_arguments(lambda: ["nonsense"])))
+    async with open_node(config, host(module)) as node, served(node) as client:
+        assert (await client.get("/metrics")).status_code == 200
+        assert (await client.post(BUNDLES, json={"metadata": {"name": "x"}, "spec": {"service": "x"}})).is_success
+        assert [info.state for info in node.host.plugins] == [PluginState.ACTIVE, PluginState.BROKEN]
+
+
+async def test_a_kind_that_is_there_already_is_an_error_that_names_the_plugin(config: NodeConfig) -> None:
+    module = ModuleType("kinds")
+    module.NANOCLOUD_CONTRACTS = {"extension": "1.0"}  # type: ignore[attr-defined]
+    taken = next(iter(builtin_registry()))
+    module.nanocloud_api_resources = hookimpl(_without_arguments(lambda: [taken]))  # type: ignore[attr-defined]
+    with pytest.raises(PluginError) as caught, unwrapped():
+        async with open_node(config, host(module)):
+            pass
+    assert str(caught.value).endswith("is registered twice, this time by fakes (unknown)")
+
+
 async def test_a_node_that_was_not_set_up_says_so(tmp_path: Path) -> None:
     config = NodeConfig(state_dir=tmp_path / "state", run_dir=tmp_path / "run")
     with pytest.raises(NotFoundError) as caught:
@@ -247,6 +268,23 @@ async def test_a_client_certificate_can_be_required(config: NodeConfig) -> None:
         async with client_for(strict, ("", client.base_url.port or 0), certificate=False) as stranger:
             with pytest.raises(httpx2.HTTPError):
                 await stranger.get("/healthz")
+
+
+async def test_the_log_names_plugins_that_are_not_in_use_though_nobody_said_so(
+    config: NodeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = PluginHost(builtin=builtin, disabled=["gone"], installed=[Entry(ModuleType("old"))])  # type: ignore[list-item]
+    monkeypatch.setattr(node_module, "plugin_host", lambda _: made)
+    with capture_logs() as logs:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve_until_signal, config)
+            while not any(entry["event"] == "a plugin is incompatible" for entry in logs):
+                await trio.testing.wait_all_tasks_blocked(0.01)
+            nursery.cancel_scope.cancel()
+    told = {entry["event"]: entry for entry in logs}
+    assert "node.disable_plugins names 'gone', which is not installed" in told
+    assert told["a plugin is incompatible"]["plugin"] == "fakes"
+    assert told["a plugin is incompatible"]["reason"].startswith("states no NANOCLOUD_CONTRACTS")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
-from itertools import count
 from pathlib import Path
 from textwrap import dedent, indent
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import attrs
 import pytest
 
 from nanocloud import builtin
@@ -20,13 +18,13 @@ from nanocloud.providers.network import NetworkProvider
 from nanocloud.providers.runtime import RuntimeProvider
 from nanocloud.providers.storage import StorageProvider
 from nanocloud.storage import SqliteStorage
+from nanocloud.testkit.plugins import PluginSite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from nanocloud.plugins import PluginInfo
 
-_numbers = count()
 CONFIG = NodeConfig()
 RUNTIME = """\
     @hookimpl
@@ -37,7 +35,7 @@ PREAMBLE = """\
 from nanocloud import hookimpl
 from nanocloud.testkit import FakeRuntime
 
-NANOCLOUD_CONTRACT = "1"
+NANOCLOUD_CONTRACTS = {"storage": "1.0", "runtime": "1.0"}
 
 
 class Runtime(FakeRuntime):
@@ -53,34 +51,12 @@ class Runtime(FakeRuntime):
 """
 
 
-@attrs.define
-class Site:
-    """A site-packages folder of the test's own."""
+class Site(PluginSite):
+    def install(self, distribution: str, entry: str, source: str, **options: str) -> str:
+        return super().install(distribution, entry, PREAMBLE + dedent(source), **options)
 
-    folder: Path
-    modules: list[str] = attrs.field(factory=list)
-
-    def install(
-        self, distribution: str, entry: str, source: str, *, version: str = "1.2.3", preamble: str = PREAMBLE
-    ) -> str:
-        """Add a distribution with one entry point ``entry``; returns the name of its module."""
-        module = f"plugin_of_the_test_{next(_numbers)}"
-        self.modules.append(module)
-        (self.folder / f"{module}.py").write_text(preamble + dedent(source))
-        metadata = self.folder / f"{distribution.replace('-', '_')}-{version}.dist-info"
-        metadata.mkdir()
-        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
-        (metadata / "entry_points.txt").write_text(f"[nanocloud]\n{entry} = {module}\n")
-        return module
-
-    def host(self, *disabled: str, core: bool = False) -> PluginHost:
-        """The plugins of this folder only."""
-        installed = [
-            entry
-            for distribution in importlib.metadata.distributions(path=[str(self.folder)])
-            for entry in distribution.entry_points.select(group="nanocloud")
-        ]
-        return PluginHost(installed=installed, disabled=disabled, builtin=builtin if core else None)
+    def host(self, *disabled: str, core: bool = False, **options: Any) -> PluginHost:
+        return super().host(disabled=disabled, builtin=builtin if core else None, **options)
 
 
 @pytest.fixture
@@ -88,8 +64,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     monkeypatch.syspath_prepend(tmp_path)
     site = Site(tmp_path)
     yield site
-    for module in site.modules:
-        sys.modules.pop(module, None)
+    site.forget()
 
 
 def only(host: PluginHost) -> PluginInfo:
@@ -118,7 +93,8 @@ def test_an_installed_plugin_is_found_on_the_path_without_being_named_anywhere(s
     site.install("acme-fast", "acme-fast", runtime("fast"))
     host = PluginHost()
     (info,) = [info for info in host.plugins if info.name == "acme-fast"]
-    assert (info.distribution, info.version, info.contract) == ("acme-fast", "1.2.3", "1")
+    assert (info.distribution, info.version) == ("acme-fast", "1.2.3")
+    assert info.contracts == {"storage": "1.0", "runtime": "1.0"}
     assert (info.state, info.hooks, info.reason) == (PluginState.ACTIVE, ("nanocloud_runtime_providers",), "")
     assert "fast" in host.named("nanocloud_runtime_providers", RuntimeProvider, config=CONFIG)
 
@@ -146,9 +122,10 @@ def test_two_distributions_of_one_plugin_name_are_both_refused(site: Site) -> No
     assert refusal(site.host())[0].startswith("no runtime provider is installed [shared (acme-")
 
 
-def test_no_distribution_takes_the_place_of_core(site: Site) -> None:
+@pytest.mark.parametrize("disabled", [(), ("core",)])
+def test_no_distribution_takes_the_place_of_core(site: Site, disabled: tuple[str, ...]) -> None:
     site.install("acme", "core", runtime("fast"))
-    host = site.host(core=True)
+    host = site.host(*disabled, core=True)
     core, other = host.plugins
     assert (core.distribution, core.state) == ("nanocloud", PluginState.ACTIVE)
     assert (other.distribution, other.state) == ("acme", PluginState.DUPLICATE)
@@ -159,8 +136,44 @@ def test_no_distribution_takes_the_place_of_core(site: Site) -> None:
 def test_a_disabled_plugin_is_not_even_imported(site: Site) -> None:
     module = site.install("acme", "acme", "raise SystemExit('imported')")
     info = only(site.host("acme"))
-    assert (info.state, info.reason) == (PluginState.DISABLED, "disabled by the configuration")
+    assert (info.state, info.reason) == (PluginState.DISABLED, "named in node.disable_plugins")
     assert module not in sys.modules
+
+
+def test_only_allowed_plugins_and_core_are_imported(site: Site) -> None:
+    module = site.install("acme-one", "one", "raise SystemExit('imported')")
+    site.install("acme-two", "two", runtime("small"))
+    host = site.host(core=True, allowed=["two"])
+    core, one, two = host.plugins
+    assert (one.name, one.state, one.reason) == ("one", PluginState.DISABLED, "not in node.allow_plugins")
+    assert module not in sys.modules
+    assert (core.state, two.state) == (PluginState.ACTIVE, PluginState.ACTIVE)
+    assert select(host).name == "small"
+    assert host.notes == ()
+
+
+def test_an_empty_allow_list_leaves_core(site: Site) -> None:
+    site.install("acme-one", "one", runtime("fast"))
+    host = site.host(core=True, allowed=())
+    assert [info.state for info in host.plugins] == [PluginState.ACTIVE, PluginState.DISABLED]
+    message, _ = refusal(host)
+    assert message == "no runtime provider is installed [one (acme-one) is disabled: not in node.allow_plugins]"
+
+
+def test_what_is_disabled_stays_so_where_it_is_allowed(site: Site) -> None:
+    site.install("acme-one", "one", runtime("fast"))
+    assert only(site.host("one", allowed=["one"])).reason == "named in node.disable_plugins"
+
+
+def test_names_that_mean_no_plugin_are_told_and_harm_nothing(site: Site) -> None:
+    site.install("acme-one", "one", runtime("fast"))
+    host = site.host("gone", "core", core=True, allowed=["one", "core", "acme-one"])
+    assert host.notes == (
+        "node.allow_plugins names 'acme-one', a distribution; its plugin is 'one'",
+        "node.disable_plugins names 'gone', which is not installed",
+        "node.disable_plugins names 'core', which is always loaded",
+    )
+    assert [info.state for info in host.plugins] == [PluginState.ACTIVE, PluginState.ACTIVE]
 
 
 def test_metadata_that_says_nothing_takes_nothing_down(site: Site) -> None:
@@ -176,11 +189,20 @@ def test_metadata_that_says_nothing_takes_nothing_down(site: Site) -> None:
 @pytest.mark.parametrize(
     ("source", "state", "reason"),
     [
-        ("import no_such_module", PluginState.BROKEN, "import failed: ModuleNotFoundError: No module named"),
-        ("raise SystemExit(3)", PluginState.BROKEN, "import failed: SystemExit: 3"),
-        ("1 / 0", PluginState.BROKEN, "import failed: ZeroDivisionError: division by zero"),
-        ("NANOCLOUD_CONTRACT = '2'", PluginState.INCOMPATIBLE, "built for contract 2; this node speaks contract 1"),
-        ("del NANOCLOUD_CONTRACT", PluginState.INCOMPATIBLE, "built for contract none stated; this node speaks"),
+        ("import no_such_module", PluginState.BROKEN, "import raised ModuleNotFoundError: No module named"),
+        ("raise SystemExit(3)", PluginState.BROKEN, "import raised SystemExit: 3"),
+        ("1 / 0", PluginState.BROKEN, "import raised ZeroDivisionError: division by zero"),
+        (
+            "NANOCLOUD_CONTRACTS = {'runtime': '2.0'}",
+            PluginState.INCOMPATIBLE,
+            "built for runtime contract 2.0; this node speaks 1.0",
+        ),
+        ("del NANOCLOUD_CONTRACTS", PluginState.INCOMPATIBLE, "states no NANOCLOUD_CONTRACTS"),
+        (
+            "@hookimpl\ndef nanocloud_volume_providers(config): return []",
+            PluginState.INCOMPATIBLE,
+            "implements nanocloud_volume_providers but states no volume contract; this node speaks 1.0",
+        ),
         (
             "@hookimpl\ndef nanocloud_teleport_providers(config): return []",
             PluginState.BROKEN,
@@ -210,6 +232,15 @@ def test_a_plugin_that_cannot_be_used_is_told_with_its_reason(
     assert (bad.distribution, bad.version, bad.hooks) == ("acme-bad", "1.2.3", ())
     assert good.state is PluginState.ACTIVE
     assert select(host).name == "fast"
+
+
+def test_the_refusal_of_another_version_is_told_where_the_provider_is_needed(site: Site) -> None:
+    site.install("acme-runc", "runtime-runc", "NANOCLOUD_CONTRACTS = {'runtime': '2.0'}\n" + dedent(runtime("runc")))
+    message, _ = refusal(site.host(), NodeConfig(runtime="runc"))
+    assert message == (
+        "node.runtime is 'runc', which no plugin offers [runtime-runc (acme-runc) is incompatible: "
+        "built for runtime contract 2.0; this node speaks 1.0]"
+    )
 
 
 def test_a_hook_of_a_newer_node_may_be_marked_as_optional(site: Site) -> None:
@@ -287,7 +318,7 @@ def test_a_choice_that_nobody_offers_lists_what_is_there_and_what_failed(site: S
     site.install("acme-one", "one", runtime("fast"))
     site.install("acme-bad", "bad", "import no_such_module")
     message, hint = refusal(site.host(), NodeConfig(runtime="crun"))
-    assert message.startswith("node.runtime is 'crun', which no plugin offers [bad (acme-bad) is broken: import failed")
+    assert message.startswith("node.runtime is 'crun', which no plugin offers [bad (acme-bad) is broken: import raised")
     assert hint == "installed: fast (acme-one); install with: pip install nanocloud-runtime-crun"
 
 

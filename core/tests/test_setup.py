@@ -30,7 +30,7 @@ def config(tmp_path: Path) -> NodeConfig:
 
 
 class Entry:
-    name, value, dist = "fakes", "fakes", None
+    name, value, dist = "fakes", __name__, None
 
     def __init__(self, module: ModuleType) -> None:
         self._module = module
@@ -57,7 +57,7 @@ def providers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]
 
     def host(_: NodeConfig) -> PluginHost:
         module = ModuleType("fakes")
-        module.NANOCLOUD_CONTRACT = "1"  # type: ignore[attr-defined]
+        module.NANOCLOUD_CONTRACTS = dict.fromkeys(made, "1.0")  # type: ignore[attr-defined]
         for role, provider in made.items():
             setattr(module, f"nanocloud_{role}_providers", _hook(provider))
         return PluginHost(builtin=builtin, installed=[Entry(module)])  # type: ignore[list-item]

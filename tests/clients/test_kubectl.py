@@ -36,6 +36,7 @@ from nanocloud.models.meta import now
 from nanocloud.models.pod import POD
 from nanocloud.objects import EventRecorder, ObjectStore
 from nanocloud.providers.runtime import ExecSession, ExecSpec
+from nanocloud.testkit import FakeStorage
 from nanocloud.testkit.objects import open_store
 
 KUBECTL = shutil.which("kubectl")
@@ -148,7 +149,7 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
     client.cert_chain_pems[0].write_to_path(str(tmp_path / "client.pem"))
     client.private_key_pem.write_to_path(str(tmp_path / "client.key"))
     async with (
-        open_store(tmp_path / "keyspace") as store,
+        open_store(FakeStorage()) as store,
         trio.open_nursery() as nursery,
     ):
         pods = ScriptedPods()

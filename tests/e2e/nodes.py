@@ -101,14 +101,22 @@ class TestNode:
 
     __test__ = False
 
-    def __init__(self, folder: Path, *, config: str = "", environment: Mapping[str, str] | None = None) -> None:
-        self.folder = folder
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        config: str = "",
+        environment: Mapping[str, str] | None = None,
+        nanocloud: Path = NANOCLOUD,
+        runtime: str = "runtime-crun",
+    ) -> None:
+        self.folder, self.nanocloud = folder, nanocloud
         self.state_dir, self.run_dir, self.home = folder / "s", folder / "r", folder / "home"
         self.cgroup = f"nce2e-{os.getpid()}-{folder.name}"
         self.network_file = folder / "net"
         self.home.mkdir(parents=True)
         file = folder / "config.toml"
-        file.write_text(f'[runtime-crun]\ncgroup = "/{self.cgroup}"\n{config}')
+        file.write_text(f'[{runtime}]\ncgroup = "/{self.cgroup}"\n{config}')
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("NANOCLOUD_", "KUBE"))}
         self.environment = {
             **clean,
@@ -162,7 +170,7 @@ class TestNode:
 
     def cli(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
         """A ``nanocloud`` command; ``code`` is the exit status it has to have, None for any."""
-        return self.run(NANOCLOUD, *words, **options)
+        return self.run(self.nanocloud, *words, **options)
 
     def kubectl(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
         return self.run("kubectl", *words, **options)
@@ -173,7 +181,7 @@ class TestNode:
         self.token = self.cli("setup").stdout.split()[-1]
 
     def start(self, *words: str) -> Server:
-        self.server = Server(self.inside(NANOCLOUD, "server", "--log-format", "json", *words), self.environment)
+        self.server = Server(self.inside(self.nanocloud, "server", "--log-format", "json", *words), self.environment)
         self.server.wait_for_line("nanocloud is serving")
         return self.server
 
@@ -305,8 +313,12 @@ def making_node(
     environment: Mapping[str, str] | None = None,
     set_up: bool = True,
     start: bool = True,
+    nanocloud: Path = NANOCLOUD,
+    runtime: str = "runtime-crun",
 ) -> Iterator[TestNode]:
-    node = TestNode(folder, config=config, environment=environment)
+    """``nanocloud`` is the command of the environment that the node runs from; ``runtime`` is the plugin whose table
+    gets the node's control group."""
+    node = TestNode(folder, config=config, environment=environment, nanocloud=nanocloud, runtime=runtime)
     try:
         if set_up:
             node.set_up()

@@ -8,12 +8,13 @@ from nanocloud import hookimpl
 from nanocloud.bindings import BindingConfig, ExecBinding
 from nanocloud.macros import BuiltinMacros
 from nanocloud.planning.volumes import FixedVolumes
+from nanocloud.providers import CONTRACTS
 from nanocloud.storage import SqliteStorage
 
 if TYPE_CHECKING:
     from nanocloud.config import NodeConfig
 
-NANOCLOUD_CONTRACT = "1"
+NANOCLOUD_CONTRACTS = {name: CONTRACTS[name] for name in ("storage", "macro", "binding", "extension")}
 
 
 @hookimpl

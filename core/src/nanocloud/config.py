@@ -4,8 +4,8 @@ File format: TOML at ``/etc/nanocloud/config.toml`` (or ``$NANOCLOUD_CONFIG``). 
 fields in snake_case; every other table belongs to the plugin of that name. Environment variables win over the file:
 ``NANOCLOUD_STATE_DIR``, ``NANOCLOUD_RUN_DIR``, ``NANOCLOUD_LISTEN``, ``NANOCLOUD_STORAGE``, ``NANOCLOUD_RUNTIME``,
 ``NANOCLOUD_NETWORK``, ``NANOCLOUD_VOLUME``, ``NANOCLOUD_BINDING``, ``NANOCLOUD_REQUIRE_CLIENT_CERTIFICATE``,
-``NANOCLOUD_KEEP_UNUSED_IMAGES_SECONDS``, ``NANOCLOUD_DISABLE_PLUGINS`` and ``NANOCLOUD_CSI_ROOT`` (the field ``root``
-of the table ``[csi-loop]``).
+``NANOCLOUD_KEEP_UNUSED_IMAGES_SECONDS``, ``NANOCLOUD_ALLOW_PLUGINS``, ``NANOCLOUD_DISABLE_PLUGINS`` and
+``NANOCLOUD_CSI_ROOT`` (the field ``root`` of the table ``[csi-loop]``).
 """
 
 from __future__ import annotations
@@ -50,8 +50,10 @@ class NodeConfig:
     require_client_certificate: bool = False
     keep_unused_images_seconds: int = 600
     """How long images stay after the last use."""
+    allow_plugins: tuple[str, ...] | None = None
+    """Entry-point names of the only plugins that are loaded beside core; None for all."""
     disable_plugins: tuple[str, ...] = ()
-    """Entry-point names that are not loaded."""
+    """Entry-point names that are not loaded, even where they are allowed."""
     sections: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict, repr=False)
     source: str = "defaults"
 
@@ -132,6 +134,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
         if not seconds.isascii() or not seconds.isdigit():
             raise ConfigError(f"NANOCLOUD_KEEP_UNUSED_IMAGES_SECONDS is {seconds!r}; it must be a number of seconds")
         found["keep_unused_images_seconds"] = int(seconds)
-    if names := environ.get("NANOCLOUD_DISABLE_PLUGINS"):
-        found["disable_plugins"] = [name.strip() for name in names.split(",") if name.strip()]
+    for field in ("allow_plugins", "disable_plugins"):
+        if names := environ.get(f"NANOCLOUD_{field.upper()}"):
+            found[field] = [name.strip() for name in names.split(",") if name.strip()]
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import attrs
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from nanocloud.models.kinds import ResourceKind
 
 
+@runtime_checkable
 class Controller(Protocol):
     """A worker that compares desired with observed objects and acts until they agree."""
 
@@ -33,6 +34,7 @@ class Requester:
     groups: frozenset[str] = frozenset()
 
 
+@runtime_checkable
 class Admission(Protocol):
     """A check, or a completion, of objects before they are stored."""
 

@@ -2,11 +2,12 @@
 
 Hooks register, providers work. A hook is synchronous, cheap and typed; it is called at most once while a process
 starts and must not touch the host, the network or the keyspace. What takes time happens in a provider's async
-methods. Unless a hook says otherwise, the answers of all plugins are joined, and two answers of one name are an
-error that names both distributions.
+methods. A hook that raises, or is not done after ten seconds, breaks its plugin and nothing else. Unless a hook says
+otherwise, the answers of all plugins are joined, and two answers of one name are an error that names both
+distributions.
 
-A plugin module states ``NANOCLOUD_CONTRACT = "1"``, the version of the contracts it was built for
-(``nanocloud.providers.CONTRACT_VERSION``); another version is refused by name.
+A plugin module states ``NANOCLOUD_CONTRACTS = {"runtime": "1.0"}``, the version of each contract that it was built
+for (``nanocloud.providers.CONTRACTS`` has those of this node); a version that does not fit is refused by name.
 """
 
 from __future__ import annotations
@@ -136,13 +137,16 @@ def nanocloud_routes(context: NodeContext) -> Sequence[BaseRoute]:
 def nanocloud_commands() -> Sequence[CommandGroup]:
     """Offer command groups (``nanocloud <name> ...``).
 
-    Called when the command line needs a name that core does not have, or prints its help: keep the module that
-    implements the hook free of heavy imports. A name that core has stays core's.
+    Called when the command line needs a name that core does not have, or prints its help, then in a child process: keep
+    the module that implements the hook free of heavy imports. A name that core has stays core's.
     """
     return ()
 
 
 @hookspec
 def nanocloud_metrics(context: NodeContext) -> Iterable[Metric]:
-    """Yield Prometheus metric families. Called in a worker thread on every scrape of ``/metrics``: read, never wait."""
+    """Yield Prometheus metric families. Called in a worker thread on every scrape of ``/metrics``: read, never wait.
+
+    A plugin whose hook is not done after ten seconds is not asked again.
+    """
     return ()

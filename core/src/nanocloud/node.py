@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import attrs
 import structlog
 import trio
+from starlette.routing import BaseRoute
 
 from nanocloud import __version__, builtin
 from nanocloud.ambient import wall_clock
@@ -33,6 +34,7 @@ from nanocloud.controllers.profiles import ProfileStore
 from nanocloud.controllers.transfer import ProfileTransfer
 from nanocloud.controllers.uninstall import Uninstaller
 from nanocloud.errors import PluginError
+from nanocloud.extension import Admission, Controller
 from nanocloud.files import private_folder
 from nanocloud.identity.assets import SecureAssets
 from nanocloud.identity.tokens import BearerTokens, TokenStore
@@ -45,10 +47,12 @@ from nanocloud.kubelet.claims import ClaimsWorker
 from nanocloud.kubelet.kubelet import Kubelet
 from nanocloud.kubelet.parts import KubeletParts
 from nanocloud.models.builtin import builtin_registry
+from nanocloud.models.kinds import KindRegistry, ResourceKind
 from nanocloud.objects import EventRecorder, NamespaceController, ObjectStore
 from nanocloud.observability import metrics
 from nanocloud.planning.expander import expander
-from nanocloud.plugins import PluginHost
+from nanocloud.plugins import Offer, PluginHost, PluginState
+from nanocloud.plugins.scrape import PluginMetrics
 from nanocloud.providers.binding import BindingProvider
 from nanocloud.providers.image import ImageProvider
 from nanocloud.providers.macro import MacroProvider
@@ -60,20 +64,17 @@ from nanocloud.secrets import load_envelope
 from nanocloud.workers import keep_running
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncIterator, Sequence
     from typing import Any
 
-    from prometheus_client import Metric
-
     from nanocloud.config import NodeConfig
-    from nanocloud.extension import Controller
     from nanocloud.providers.base import Provider
 
 log = structlog.get_logger("node")
 
 
 def plugin_host(config: NodeConfig) -> PluginHost:
-    return PluginHost(disabled=config.disable_plugins, builtin=builtin)
+    return PluginHost(allowed=config.allow_plugins, disabled=config.disable_plugins, builtin=builtin)
 
 
 @attrs.define(kw_only=True)
@@ -107,8 +108,8 @@ async def open_node(config: NodeConfig, host: PluginHost) -> AsyncIterator[Node]
         storage = await _enter(stack, host.select("storage", StorageProvider, config))
         keyspace = await stack.enter_async_context(Keyspace.open(storage))
         registry = builtin_registry()
-        for offer in host.call("nanocloud_api_resources", config=config):
-            registry.add(offer.value)
+        for offer in host.call("nanocloud_api_resources", ResourceKind, config=config):
+            _add_kind(registry, offer)
         store = ObjectStore(keyspace, registry, seal=envelope.seal, unseal=envelope.unseal)
         await store.ensure_namespaces()
         events = EventRecorder(store)
@@ -167,6 +168,16 @@ async def _enter(stack: AsyncExitStack, provider: Any) -> Any:
     return provider
 
 
+def _add_kind(registry: KindRegistry, offer: Offer) -> None:
+    try:
+        registry.add(offer.value)
+    except PluginError as exc:
+        raise PluginError(
+            f"{exc}, this time by {offer.plugin} ({offer.distribution})",
+            hint="disable it in node.disable_plugins or uninstall it",
+        ) from exc
+
+
 async def _open_images(stack: AsyncExitStack, host: PluginHost, config: NodeConfig) -> ImageSources:
     offers = host.named("nanocloud_image_providers", ImageProvider, config=config)
     providers = [await _enter(stack, offer.value) for offer in offers.values()]
@@ -206,7 +217,8 @@ async def run_node(
         )
     elif node.unfit is not None:
         log.warning("services cannot run on this node", reason=str(node.unfit), hint=node.unfit.hint)
-    workers += [offer.value for offer in node.host.named("nanocloud_controllers", context=node.context).values()]
+    offers = node.host.named("nanocloud_controllers", Controller, context=node.context)
+    workers += [offer.value for offer in offers.values()]
     async with trio.open_nursery() as nursery:
         for worker in workers:
             nursery.start_soon(keep_running, worker)
@@ -219,9 +231,6 @@ async def _serve(node: Node, *, task_status: trio.TaskStatus[Sequence[tuple[str,
     bearers = BearerTokens(node.assets.token_key.read_bytes())
     exchange = Exchange(authority=node.controllers.authority, grants=TokenStore(keyspace), bearers=bearers)
     plans = Plans(planner=node.controllers.planner, store=node.context.store, unfit=node.unfit)
-
-    def plugin_metrics() -> Iterable[Metric]:
-        return [offer.value for offer in node.host.call("nanocloud_metrics", context=node.context)]
 
     context = ApiContext(
         store=node.context.store,
@@ -238,11 +247,12 @@ async def _serve(node: Node, *, task_status: trio.TaskStatus[Sequence[tuple[str,
             *exchange.routes(),
             *plans.routes(),
             *Catalogue(images=node.context.images).routes(),
-            metrics.route(keyspace, plugin_metrics),
-            *(offer.value for offer in node.host.call("nanocloud_routes", context=node.context)),
+            metrics.route(keyspace, PluginMetrics(node.host, node.context)),
+            *(offer.value for offer in node.host.call("nanocloud_routes", BaseRoute, context=node.context)),
         ),
         admission=tuple(
-            offer.value for _, offer in sorted(node.host.named("nanocloud_admission", config=node.config).items())
+            offer.value
+            for _, offer in sorted(node.host.named("nanocloud_admission", Admission, config=node.config).items())
         ),
     )
     await serve(build_app(context), listen=node.config.listen, ssl_context=tls_context(node), task_status=task_status)
@@ -266,8 +276,24 @@ async def serve_until_signal(config: NodeConfig) -> None:
             addresses = await nursery.start(run_node, node)
             shown = ", ".join(f"{host}:{port}" for host, port in addresses)
             log.info("nanocloud is serving", address=shown, version=__version__)
+            _tell_of_plugins(node.host)
     except BaseExceptionGroup as group:
         raise first_error(group) from group
+
+
+def _tell_of_plugins(host: PluginHost) -> None:
+    """Those that are not in use although nobody said so, and names in the configuration that mean none."""
+    for note in host.notes:
+        log.warning(note)
+    for info in host.plugins:
+        if info.state not in (PluginState.ACTIVE, PluginState.DISABLED):
+            log.warning(
+                f"a plugin is {info.state.value}",
+                plugin=info.name,
+                distribution=info.distribution,
+                reason=info.reason,
+                hint=f"see: nanocloud plugin show {info.name}",
+            )
 
 
 async def _cancel_on_signal(scope: trio.CancelScope) -> None:

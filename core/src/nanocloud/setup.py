@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from nanocloud.config import NodeConfig
+    from nanocloud.plugins import PluginHost
 
 ADMIN = Grant(user="admin", groups=[ADMIN_GROUP])
 _ROLES: tuple[tuple[str, str, type], ...] = (
@@ -81,17 +82,16 @@ async def take_off(config: NodeConfig, tell: Callable[[str], None]) -> None:
     host = plugin_host(config)
     if (config.state_dir / "keyspace").exists():
         async with host.select("storage", StorageProvider, config):
-            await _purge(config, tell)
+            await _purge(host, config, tell)
     else:
-        await _purge(config, tell)
+        await _purge(host, config, tell)
     for folder in (config.run_dir, config.state_dir):
         if folder.exists():
             shutil.rmtree(folder)
             tell(f"removed {folder}")
 
 
-async def _purge(config: NodeConfig, tell: Callable[[str], None]) -> None:
-    host = plugin_host(config)
+async def _purge(host: PluginHost, config: NodeConfig, tell: Callable[[str], None]) -> None:
     failed = []
     for role, hook, contract in _ROLES:  # containers first: they hold networks and volumes
         for offer in host.named(hook, contract, config=config).values():

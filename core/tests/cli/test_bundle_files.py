@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nanocloud.cli.bundles import read_bundles
-from nanocloud.cli.plans import asks_for_a_plan
+from nanocloud.cli.words import asks_for_a_plan
 from nanocloud.errors import BadRequestError, UsageError
 
 BUNDLE = "{apiVersion: nanocloud.io/v1, kind: Bundle, metadata: {name: %s}, spec: {service: mariadb}}"

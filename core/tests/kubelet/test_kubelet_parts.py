@@ -12,7 +12,7 @@ from trio.testing import MockClock
 
 from nanocloud.errors import InvalidError
 from nanocloud.kubelet.backoff import Backoff
-from nanocloud.kubelet.names import published_names
+from nanocloud.kubelet.names import NameTable
 from nanocloud.kubelet.status import ContainerObservation, PodObservation, pod_status, remember
 from nanocloud.kubelet.users import numeric_user, own_fresh_volume
 from nanocloud.providers.runtime import ContainerId, ExitStatus
@@ -135,7 +135,12 @@ def test_a_fresh_volume_is_given_to_the_user_once(tmp_path: Path) -> None:
 
 def named_pod(bundle: str, namespace: str, *addresses: str, deleting: bool = False) -> dict[str, Any]:
     made: dict[str, Any] = {
-        "metadata": {"name": f"{bundle}-0", "namespace": namespace, "labels": {"nanocloud.io/bundle": bundle}},
+        "metadata": {
+            "name": f"{bundle}-0",
+            "namespace": namespace,
+            "uid": f"{namespace}/{bundle}",
+            "labels": {"nanocloud.io/bundle": bundle},
+        },
         "status": {"podIPs": [{"ip": address} for address in addresses]},
     }
     if deleting:
@@ -151,10 +156,14 @@ def test_names_lead_to_pods_and_default_wins_the_short_one() -> None:
         named_pod("db", "apps", "10.0.0.4"),
         named_pod("old", "default", "10.0.0.9", deleting=True),
         named_pod("new", "default"),
-        {"metadata": {"name": "stray", "namespace": "default"}, "status": {"podIPs": [{"ip": "10.0.0.8"}]}},
+        {
+            "metadata": {"name": "stray", "namespace": "default", "uid": "stray"},
+            "status": {"podIPs": [{"ip": "10.0.0.8"}]},
+        },
     ]
-    names = {name: [str(address) for address in found] for name, found in published_names(pods).items()}
-    assert names == {
+    table = NameTable()
+    assert [table.put(pod) for pod in pods] == [True, True, True, True, False, False, False]
+    assert shown(table) == {
         "web.default.svc": ["10.0.0.2", "fd00::2"],
         "web.nanocloud.local": ["10.0.0.2", "fd00::2"],
         "web.apps.svc": ["10.0.0.3"],
@@ -162,6 +171,37 @@ def test_names_lead_to_pods_and_default_wins_the_short_one() -> None:
         "db.nanocloud.local": ["10.0.0.4"],
         "db.zoo.svc": ["10.0.0.5"],
     }
+
+
+def shown(table: NameTable) -> dict[str, list[str]]:
+    return {name: [str(address) for address in found] for name, found in table.names.items()}
+
+
+def test_names_follow_their_pods() -> None:
+    table = NameTable()
+    first, second = named_pod("web", "zoo", "10.0.0.1"), named_pod("web", "apps", "10.0.0.2")
+    assert table.put(first)
+    assert table.put(second)
+    assert shown(table)["web.nanocloud.local"] == ["10.0.0.2"]
+    assert not table.put(second | {"status": {**second["status"], "phase": "Running"}})
+    assert table.put(named_pod("web", "apps", "10.0.0.3"))
+    assert shown(table)["web.apps.svc"] == shown(table)["web.nanocloud.local"] == ["10.0.0.3"]
+    assert table.put(named_pod("web", "apps", "10.0.0.3", deleting=True))
+    assert not table.drop("apps/web")
+    assert shown(table) == {"web.zoo.svc": ["10.0.0.1"], "web.nanocloud.local": ["10.0.0.1"]}
+    assert table.drop("zoo/web")
+    assert shown(table) == {}
+
+
+def test_a_pod_that_replaces_another_shares_its_name_until_that_is_gone() -> None:
+    table = NameTable()
+    before, after = named_pod("web", "default", "10.0.0.1"), named_pod("web", "default", "10.0.0.2")
+    after["metadata"]["uid"] = "another"
+    table.put(before)
+    table.put(after)
+    assert shown(table)["web.default.svc"] == ["10.0.0.1", "10.0.0.2"]
+    table.drop("default/web")
+    assert shown(table)["web.default.svc"] == shown(table)["web.nanocloud.local"] == ["10.0.0.2"]
 
 
 # ---- status ----------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +55,30 @@ async def test_without_a_probe_what_runs_is_ready(tmp_path: Path, autojump_clock
     assert asked == []
 
 
-async def test_a_ready_service_is_told_once_and_asked_in_its_period(tmp_path: Path, autojump_clock: MockClock) -> None:
+async def test_a_ready_service_is_told_once_and_asked_ever_less_often(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
     handler, asked = answers()
-    assert await watched(tmp_path, handler, seconds=60) == [(0, True, "")]
+    assert await watched(tmp_path, handler, seconds=24 * 3600) == [(0, True, "")]
+    pauses = [after - before for before, after in pairwise(asked)]
+    assert pauses[:9] == pytest.approx([2, 4, 8, 16, 32, 64, 128, 256, 300])
+    assert len(asked) < 24 * 3600 / 300 + 9
+
+
+async def test_another_command_is_asked_in_its_period(tmp_path: Path, autojump_clock: MockClock) -> None:
+    handler, asked = answers()
+    probe = PROBE | {"exec": {"command": ["/check"]}}
+    assert await watched(tmp_path, handler, seconds=60, probe=probe) == [(0, True, "")]
     assert len(asked) == 30
+
+
+async def test_a_service_that_failed_once_is_asked_in_its_period_again(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    handler, asked = answers(*[0] * 9, 1)
+    assert await watched(tmp_path, handler, seconds=900) == [(0, True, "")]
+    pauses = [after - before for before, after in pairwise(asked)]
+    assert pauses[8:12] == pytest.approx([300, 2, 2, 4])
 
 
 async def test_a_starting_service_is_asked_early_and_often_then_slower(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -15,18 +15,14 @@ from starlette.applications import Starlette
 
 from nanocloud.keyspace import Keyspace
 from nanocloud.observability import logs, metrics
-from nanocloud.storage import SqliteStorage
 from nanocloud.testkit.api import ApiClient
 
 
-@pytest.fixture
-async def keyspace(tmp_path: Path) -> AsyncIterator[Keyspace]:
-    async with SqliteStorage(tmp_path / "keyspace") as storage, Keyspace.open(storage) as keyspace:
-        yield keyspace
-
-
 async def scrape(keyspace: Keyspace, plugins: Iterable[Metric] = ()) -> dict[str, Metric]:
-    app = Starlette(routes=[metrics.route(keyspace, lambda: plugins)])
+    async def of_plugins() -> bytes:
+        return metrics.render(plugins)
+
+    app = Starlette(routes=[metrics.route(keyspace, of_plugins)])
     answer = await ApiClient(app).request("GET", "/metrics")
     assert answer.headers["content-type"] == metrics.CONTENT_TYPE
     return {family.name: family for family in text_string_to_metric_families(answer.text)}

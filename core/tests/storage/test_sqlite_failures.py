@@ -145,5 +145,5 @@ async def test_a_reader_that_gives_up_while_a_commit_comes_in_leaves_quietly(tmp
                 nursery.start_soon(storage.wait_beyond, done.revision)
                 await trio.testing.wait_all_tasks_blocked()
                 scope.cancel()
-                storage._committed(done.revision + 1)  # before the reader runs and sees that it was cancelled
+                storage._committed(done.revision + 1, [()])  # before the reader runs and sees that it was cancelled
         assert scope.cancelled_caught

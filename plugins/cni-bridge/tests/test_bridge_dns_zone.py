@@ -100,3 +100,34 @@ def test_until_the_names_are_known_askers_are_told_to_come_again() -> None:
 def test_a_name_that_is_none_is_refused(name: str) -> None:
     with pytest.raises(InvalidError, match="cannot be resolved"):
         Zone({name: (FOUR,)}, NETWORKS)
+
+
+def test_names_can_be_replaced() -> None:
+    zone = Zone({}, NETWORKS, ready=False)
+    for names in (NAMES, {"mariadb.default.svc": (SIX,), "four.default.svc": (FOUR,)}, {}, NAMES):
+        zone.replace(names)
+        fresh = Zone(names, NETWORKS)
+        for name in (
+            *NAMES,
+            "default.svc",
+            "nanocloud.local",
+            "example.com",
+            FOUR.reverse_pointer,
+            SIX.reverse_pointer,
+        ):
+            for kind in ("ANY", "A", "PTR"):
+                assert shown(ask(name, kind, zone)) == shown(ask(name, kind, fresh)), (names, name, kind)
+
+
+def shown(answer: dnslib.DNSRecord | None) -> object:
+    return answer and (answer.header.rcode, sorted(map(str, answer.rr)), sorted(map(str, answer.auth)))
+
+
+def test_a_wrong_name_leaves_the_others_as_they_were() -> None:
+    zone = Zone({"four.default.svc": (FOUR,)}, NETWORKS)
+    with pytest.raises(InvalidError):
+        zone.replace({"six.default.svc": (SIX,), "Upper.svc": (FOUR,)})
+    answer, other = ask("four.default.svc", zone=zone), ask("six.default.svc", "AAAA", zone=zone)
+    assert answer is not None
+    assert other is not None
+    assert (len(answer.rr), other.header.rcode) == (1, dnslib.RCODE.NXDOMAIN)

@@ -11,17 +11,19 @@ from xml.etree import ElementTree
 
 import pytest
 
-pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
+from nanocloud.testkit.suites import NetworkProviderSuite
+
+pytestmark = pytest.mark.root
 
 HERE = Path(__file__).parent
-INSIDE = (HERE / "inside_network.py", HERE / "inside_crashes.py")
+INSIDE = (HERE / "inside_network.py", HERE / "inside_crashes.py", HERE / "inside_conformance.py")
 TIMEOUT_SECONDS = 300
 CASES = [
     node.name
     for file in INSIDE
     for node in ast.parse(file.read_text()).body
     if isinstance(node, ast.AsyncFunctionDef | ast.FunctionDef) and node.name.startswith("test_")
-]
+] + [name for name in dir(NetworkProviderSuite) if name.startswith("test_")]
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +31,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What became of each case: empty for a pass, else the report."""
     folder = tmp_path_factory.mktemp("inside")
     report = folder / "report.xml"
-    plugins = ["-p", "no:cacheprovider", "-p", "inside_world"]
+    plugins = ["-p", "no:cacheprovider", "-p", "inside_world", "-p", "nanocloud.testkit.plugin"]
     pytest_inside = [sys.executable, "-m", "pytest", "-q", *plugins, *map(str, INSIDE)]
     outer = str(Path("/proc/self/ns/net").stat().st_ino)
     done = subprocess.run(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import pytest
 
-from nanocloud.testkit.suites.volume import VolumeProviderSuite
+from nanocloud.testkit.suites import VolumeProviderSuite
 from nanocloud_csi_loop import LoopVolumes
 
 if TYPE_CHECKING:
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.root
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 class TestLoopVolumes(VolumeProviderSuite):
     @pytest.fixture
     def make_provider(self, root: Path) -> Callable[[], LoopVolumes]:

@@ -35,7 +35,6 @@ DB = VolumeId("shop-db.volume-1")
 
 pytestmark = [
     pytest.mark.root,
-    pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root"),
 ]
 
 
@@ -412,3 +411,14 @@ async def test_same_image_is_never_attached_twice(volumes: LoopVolumes, root: Pa
 async def test_unknown_volume_to_publish_is_not_found(volumes: LoopVolumes) -> None:
     with pytest.raises(NotFoundError, match="volume nothing does not exist"):
         await volumes.publish(VolumeId("nothing"), consumer="web")
+
+
+async def test_the_mount_of_one_folder_is_found_whatever_its_name(tmp_path: Path) -> None:
+    odd = tmp_path / "a b\tc\\d"
+    odd.mkdir()
+    mounts.mount(Path("none"), odd, "tmpfs")
+    try:
+        assert mounts.table(only=odd) == {odd: mounts.table()[odd]}
+        assert mounts.table(only=tmp_path) == {}
+    finally:
+        mounts.unmount(odd)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import pytest
 
-from nanocloud.testkit.suites.runtime import RuntimeProviderSuite
+from nanocloud.testkit.suites import RuntimeProviderSuite
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.root
-@pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
 class TestCrunRuntime(RuntimeProviderSuite):
     @pytest.fixture
     def layers(self, image: Path) -> tuple[Path, ...]:

@@ -171,7 +171,7 @@ class _Api:
             return await transfer.import_profile(self._context, request, target)
         if verb == "watch":
             return WatchStream(self._context, request, target)
-        handlers: dict[str, Callable[[ApiContext, Request, Target], Awaitable[Response]]] = {
+        handlers: dict[str, Callable[[ApiContext, Request, Target], Awaitable[ASGIApp]]] = {
             "get": resources.get,
             "list": resources.list_,
             "create": resources.create,

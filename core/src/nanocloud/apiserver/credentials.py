@@ -6,6 +6,7 @@ asking for anything else with it does not use it up.
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -37,7 +38,7 @@ def bearer_of(scope: Mapping[str, Any]) -> str | None:
 
 @attrs.frozen
 class NodeAuthenticator:
-    """Certificates were verified by TLS; here they are only read."""
+    """Certificates were verified by TLS, when the connection began; here they are only read, each once."""
 
     tokens: BearerTokens
 
@@ -56,6 +57,7 @@ class NodeAuthenticator:
         return User(name=grant.user, groups=frozenset({*grant.groups, AUTHENTICATED}))
 
 
+@functools.lru_cache(maxsize=256)
 def _by_certificate(der: bytes) -> User:
     certificate = x509.load_der_x509_certificate(der)
     if ExtendedKeyUsageOID.SERVER_AUTH in _usages(certificate):

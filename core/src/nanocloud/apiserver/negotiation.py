@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 from typing import TYPE_CHECKING
 
 import attrs
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from starlette.datastructures import QueryParams
 
 JSON, YAML = "application/json", "application/yaml"
+_KEPT_CHARACTERS = 512
 _ANY = ("*/*", "application/*")
 
 
@@ -37,6 +39,11 @@ class Form:
     """Of the shape's group, where the client asked for a shape."""
 
     @property
+    def is_plain(self) -> bool:
+        """Objects as they are, as JSON."""
+        return self.media_type == JSON and self.shape is Shape.OBJECT
+
+    @property
     def is_yaml(self) -> bool:
         return self.media_type == YAML
 
@@ -52,6 +59,11 @@ def accepted(header: str | None, shapes: tuple[Shape, ...] = ()) -> Form:
     """
     if not header or not header.strip():
         return Form()
+    return (_accepted if len(header) <= _KEPT_CHARACTERS else _accepted.__wrapped__)(header, shapes)
+
+
+@functools.lru_cache(maxsize=64)  # a client says the same every time
+def _accepted(header: str, shapes: tuple[Shape, ...]) -> Form:
     for choice in _by_quality(header):
         media, parameters = choice
         if media not in (JSON, YAML, "application/x-yaml", "text/yaml", *_ANY):

@@ -28,10 +28,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from starlette.requests import Request
+    from starlette.types import ASGIApp
 
     from nanocloud.apiserver.context import ApiContext
     from nanocloud.apiserver.paths import Target
     from nanocloud.models.kinds import ResourceKind
+    from nanocloud.objects import ObjectList
 
 JSON_PATCH, MERGE_PATCH = "application/json-patch+json", "application/merge-patch+json"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
@@ -40,15 +42,17 @@ STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 # ---- reading ---------------------------------------------------------------------------------------------------------
 
 
-async def get(context: ApiContext, request: Request, target: Target) -> Response:
+async def get(context: ApiContext, request: Request, target: Target) -> ASGIApp:
     form = negotiation.accepted(request.headers.get("accept"), printing.SHAPES)
-    printer = printing.Printer(target.kind, form, request.query_params)
     wanted_revision(context, request)
+    if form.is_plain:
+        return printing.Json(await context.store.get_json(target.kind, target.where, target.name or ""))
+    printer = printing.Printer(target.kind, form, request.query_params)
     obj = await context.store.get(target.kind, target.where, target.name or "")
     return printing.send(printer.one(obj), form)
 
 
-async def list_(context: ApiContext, request: Request, target: Target) -> Response:
+async def list_(context: ApiContext, request: Request, target: Target) -> ASGIApp:
     form = negotiation.accepted(request.headers.get("accept"), printing.SHAPES)
     printer = printing.Printer(target.kind, form, request.query_params)
     selector = selector_of(request, target.kind)
@@ -57,23 +61,28 @@ async def list_(context: ApiContext, request: Request, target: Target) -> Respon
     revision, after = _start_of_page(context, request, target, token)
     if selector.exact_name and not token and revision is None and (target.namespace or not target.kind.namespaced):
         return await _list_one(context, target, selector, printer, form)
+    kind, store = target.kind, context.store
+    matches = selector.matches if selector else None
     try:
-        page = await context.store.list(
-            target.kind,
-            target.namespace,
-            matches=selector.matches if selector else None,
-            limit=limit,
-            after=after,
-            revision=revision,
-        )
+        if form.is_plain and not selector:
+            bare = not kind.custom
+            encoded = await store.list_json(
+                kind, target.namespace, bare=bare, limit=limit, after=after, revision=revision
+            )
+            return printing.Json(printing.list_json(kind, encoded.items, _list_meta(encoded)))
+        page = await store.list(kind, target.namespace, matches=matches, limit=limit, after=after, revision=revision)
     except CompactedError as exc:
         if token and after:
             raise ExpiredTokenError(_token(None, after)) from exc
         raise
+    return printing.send(printer.many(page.items, _list_meta(page)), form)
+
+
+def _list_meta(page: ObjectList[Any]) -> Object:
     meta: Object = {"resourceVersion": str(page.revision)}
     if page.after:
         meta["continue"] = _token(page.revision, page.after)
-    return printing.send(printer.many(page.items, meta), form)
+    return meta
 
 
 async def _list_one(

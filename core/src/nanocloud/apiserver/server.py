@@ -1,26 +1,18 @@
-"""The TLS socket of the API: hypercorn's HTTP under our own accept loop.
+"""The TLS socket of the API: its accept loop, a bound on connections, and a stop that ends watches before it waits.
 
-What hypercorn lacks and this adds: the client's certificate in ``scope["state"]["tls"]["der"]``, the TLS alert that
-tells a client why its handshake failed, a bound on connections, and a stop that ends watches before it waits.
-``scope["state"]["closing"]`` is a ``trio.Event`` that is set when the server stops; streams end themselves then.
+``scope["state"]["tls"]["der"]`` is the client's certificate, or None. ``scope["state"]["closing"]`` is a ``trio.Event``
+that is set when the server stops; streams end themselves then. A handshake that fails tells the client why.
 """
 
 from __future__ import annotations
 
-import logging
 import ssl
-from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import structlog
 import trio
-from hypercorn.config import Config
-from hypercorn.events import Event, Updated
-from hypercorn.trio.tcp_server import TCPServer
-from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import ConnectionState
-from hypercorn.utils import wrap_app
 
+from nanocloud.apiserver.connection import Connection
 from nanocloud.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -33,8 +25,7 @@ log = structlog.get_logger(__name__)
 MAX_CONNECTIONS = 1024
 GRACE_SECONDS = 10.0
 _HANDSHAKE_SECONDS = 10.0
-_IDLE_SECONDS = 120.0
-_HEADERS_LIMIT_BYTES = 64 * 1024
+_FAREWELL_SECONDS = 1.0
 
 
 async def serve(
@@ -62,16 +53,14 @@ async def serve(
         listeners = await trio.open_ssl_over_tcp_listeners(port, ssl_context, host=host, https_compatible=True)
     except OSError as exc:
         raise ConfigError(f"the API server cannot listen on {listen}: {exc.strerror or exc}") from exc
-    context, closing = WorkerContext(None), trio.Event()
-    handler = partial(_handle, app, _config(), context, closing, trio.CapacityLimiter(MAX_CONNECTIONS))
+    connections = _Connections(app)
     async with trio.open_nursery() as nursery:
-        connections = await nursery.start(_hold_connections, closing)
+        handlers = await nursery.start(_hold_connections, connections.closing)
         try:
             task_status.started([_address(listener) for listener in listeners])
-            await trio.serve_listeners(handler, listeners, handler_nursery=connections)
+            await trio.serve_listeners(connections.handle, listeners, handler_nursery=handlers)
         finally:
-            closing.set()
-            await context.terminated.set()  # idle connections watch this one; it has no checkpoint
+            connections.stop()
 
 
 async def _hold_connections(
@@ -100,67 +89,61 @@ def _address(listener: trio.SSLListener[trio.SocketStream]) -> tuple[str, int]:
     return host, port
 
 
-def _config() -> Config:
-    config = Config()
-    config.errorlog = logging.getLogger("hypercorn.error")
-    config.include_server_header = False
-    config.h11_max_incomplete_size = _HEADERS_LIMIT_BYTES
-    config.keep_alive_timeout = _IDLE_SECONDS
-    config.keep_alive_max_requests = 1_000_000
-    config.ssl_handshake_timeout = _HANDSHAKE_SECONDS
-    config.websocket_max_message_size = 1024 * 1024
-    return config
+class _Connections:
+    """All that are open."""
 
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._open: set[Connection] = set()
+        self._limiter = trio.CapacityLimiter(MAX_CONNECTIONS)
+        self.closing = trio.Event()
 
-async def _handle(
-    app: ASGIApp,
-    config: Config,
-    context: WorkerContext,
-    closing: trio.Event,
-    limiter: trio.CapacityLimiter,
-    stream: trio.SSLStream[trio.SocketStream],
-) -> None:
-    try:
-        limiter.acquire_on_behalf_of_nowait(stream)
-    except trio.WouldBlock:
-        await trio.aclose_forcefully(stream)
-        return
-    wrapped = wrap_app(cast("Any", app), 0, "asgi")
-    try:
-        await _Connection(wrapped, config, context, ConnectionState({"closing": closing}), stream)
-    except Exception:
-        log.exception("connection failed")  # one connection's trouble is not the server's
-    finally:
-        limiter.release_on_behalf_of(stream)
+    def stop(self) -> None:
+        self.closing.set()
+        for connection in self._open:
+            connection.stop()
 
-
-class _Connection(TCPServer):
-    """One connection; like hypercorn's, and it knows who is at the other end, and that nobody is there any more."""
-
-    _left = False
-
-    async def run(self) -> None:
+    async def handle(self, stream: trio.SSLStream[trio.SocketStream]) -> None:
         try:
-            with trio.fail_after(self.config.ssl_handshake_timeout):
-                await self.stream.do_handshake()  # hypercorn calls it again, which does nothing
-        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
-            await _flush_alert(self.stream)
+            self._limiter.acquire_on_behalf_of_nowait(stream)
+        except trio.WouldBlock:
+            await trio.aclose_forcefully(stream)
             return
-        certificate: bytes | None = self.stream.getpeercert(binary_form=True)
-        state: dict[str, Any] = {**self.state, "tls": {"der": certificate}}
-        self.state = ConnectionState(state)
-        await super().run()
+        try:
+            if await _shake_hands(stream):
+                await self._serve(stream)
+                with trio.move_on_after(_FAREWELL_SECONDS):
+                    await stream.aclose()
+        except Exception:
+            log.exception("connection failed")  # one connection's trouble is not the server's
+        finally:
+            self._limiter.release_on_behalf_of(stream)
+            with trio.CancelScope(shield=True):
+                await trio.aclose_forcefully(stream)
 
-    async def _read_data(self) -> None:
-        await super()._read_data()
-        # The client left. hypercorn would keep the connection until its idle time is over, as one of the many that
-        # are allowed at a time.
-        self._left = True
-        await self.idle_task.stop()
+    async def _serve(self, stream: trio.SSLStream[trio.SocketStream]) -> None:
+        socket = stream.transport_stream.socket
+        try:
+            client, server = socket.getpeername()[:2], socket.getsockname()[:2]
+        except OSError:
+            return  # it is gone already
+        state = {"closing": self.closing, "tls": {"der": stream.getpeercert(binary_form=True)}}
+        connection = Connection(self._app, stream, state=state, client=client, server=server)
+        self._open.add(connection)
+        try:
+            await connection.run()
+        finally:
+            self._open.discard(connection)
 
-    async def protocol_send(self, event: Event) -> None:
-        if not (self._left and isinstance(event, Updated)):  # nobody is there to be idle
-            await super().protocol_send(event)
+
+async def _shake_hands(stream: trio.SSLStream[trio.SocketStream]) -> bool:
+    try:
+        with trio.fail_after(_HANDSHAKE_SECONDS):
+            await stream.do_handshake()
+    except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
+        await _flush_alert(stream)
+        return False
+    return True
 
 
 async def _flush_alert(stream: trio.SSLStream[trio.SocketStream]) -> None:

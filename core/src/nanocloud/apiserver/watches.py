@@ -124,11 +124,18 @@ class WatchStream:
         return present.revision
 
     async def _send_changes(self, events: ObjectWatcher, send: Send) -> None:
+        is_plain = self._form.is_plain and not self._selector
         while True:
             with trio.move_on_after(BOOKMARK_SECONDS if self._bookmarks else float("inf")) as scope:
-                event = await events.__anext__()
+                if is_plain:
+                    kind, encoded = await events.next_json()
+                else:
+                    event = await events.__anext__()
             if scope.cancelled_caught:
                 await _send_line(send, self._bookmark(events.progress(), None))
+            elif is_plain:
+                line = b'{"type":"%b","object":%b}\n' % (kind.value.encode(), encoded)
+                await send({"type": "http.response.body", "body": line, "more_body": True})
             elif (seen := self._seen(event)) is not None:
                 await self._send_object(send, *seen)
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from nanocloud.cli.options import Curl, Namespace, Service, api, parse_duration
-from nanocloud.cli.status import age, happened
+from nanocloud.cli.overview import age, happened
 from nanocloud.client.api import core_path
 from nanocloud.errors import UsageError
 from nanocloud.output import printable, table

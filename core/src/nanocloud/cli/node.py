@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated
 
 import typer
@@ -43,26 +42,9 @@ def server(
     log_format: Annotated[str, typer.Option(help="text or json.")] = "text",
 ) -> None:
     """Run the node: API server, controllers, kubelet. SIGTERM ends it; containers go on and are adopted again."""
-    import attrs
-    import trio
+    from nanocloud.cli.serving import serve
 
-    from nanocloud.concurrency import unwrapped
-    from nanocloud.config import load
-    from nanocloud.errors import UsageError
-    from nanocloud.identity.assets import require_root
-    from nanocloud.node import serve_until_signal
-    from nanocloud.observability.logs import configure
-
-    if log_format not in ("text", "json"):
-        raise UsageError(f"--log-format is {log_format!r}; allowed: text, json")
-    require_root()
-    config = load()
-    if listen is not None:
-        config = attrs.evolve(config, listen=listen)
-    configure("json" if log_format == "json" else "text")
-    os.umask(0o077)
-    with unwrapped():
-        trio.run(serve_until_signal, config)
+    serve(listen=listen, log_format=log_format)
 
 
 def reset(
@@ -71,6 +53,7 @@ def reset(
     """Remove everything that Nanocloud made on this machine: services, their data, images, keys, network."""
     import trio
 
+    from nanocloud.cli.groups import forget
     from nanocloud.concurrency import unwrapped
     from nanocloud.config import load
     from nanocloud.identity.assets import require_root
@@ -82,3 +65,4 @@ def reset(
         typer.confirm(f"Remove all services and their data below {config.state_dir}?", abort=True)
     with unwrapped():
         trio.run(take_off, config, typer.echo)
+    forget()

@@ -45,10 +45,3 @@ def tell_what_stays_behind(planned: Mapping[str, Any]) -> None:
     for change, line in zip(planned["changes"], planned["text"].splitlines(), strict=False):
         if change.get("note") and change["section"] != "pod":
             typer.echo(f"note: {printable(line[2:])}", err=True)
-
-
-def asks_for_a_plan(words: Sequence[str]) -> bool:
-    """Whether a command line only wants to see a plan."""
-    given = words[: words.index("--")] if "--" in words else words
-    commands = [word for word in given if not word.startswith("-")]
-    return "--dry-run" in given or list(commands[:2]) == ["bundle", "diff"]

@@ -12,28 +12,13 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from nanocloud.client.endpoint import Endpoint
-from nanocloud.errors import NanocloudError
+from nanocloud.client.errors import ApiError, CurlPrinted, UnreachableError
+
+__all__ = ["Api", "ApiError", "CurlPrinted", "UnreachableError", "bundles_path", "core_path"]
 
 _TIMEOUT_SECONDS = 60.0
 _BUNDLES = "/apis/nanocloud.io/v1"
 CATALOGUE_PATH = f"{_BUNDLES}/catalogue"
-
-
-class ApiError(NanocloudError):
-    """The server's answer was an error; ``code`` is the HTTP status, ``cause`` the Kubernetes Status."""
-
-    def __init__(self, code: int, status: Mapping[str, Any], path: str) -> None:
-        details = status.get("details") or {}
-        super().__init__(str(status.get("message") or f"{path} answered {code}"), hint=str(details.get("hint") or ""))
-        self.code, self.cause = code, status
-
-
-class UnreachableError(NanocloudError):
-    """The server does not answer."""
-
-
-class CurlPrinted(Exception):  # noqa: N818  (not an error: the command ends well)
-    """Raised instead of sending, once the equivalent curl command was printed."""
 
 
 class Api:

@@ -79,7 +79,7 @@ def find_endpoint(environ: Mapping[str, str] = os.environ) -> Endpoint:
         return from_kubeconfig(Path(environ["KUBECONFIG"].split(os.pathsep)[0]))
     state = Path(environ.get("NANOCLOUD_STATE_DIR") or "/var/lib/nanocloud.io")
     if not environ.get("NANOCLOUD_STATE_DIR") and _has_file(environ):
-        state = _configured(environ, "state_dir", state)
+        state = Path(_configured(environ, "state_dir", str(state)))
     assets = state / "secure_assets"
     if os.access(assets / "admin.key", os.R_OK):
         return Endpoint(
@@ -101,20 +101,33 @@ def local_address(environ: Mapping[str, str]) -> str:
     """Where the node's own server listens, as a client reaches it."""
     listen = environ.get("NANOCLOUD_LISTEN") or "127.0.0.1:6443"
     if not environ.get("NANOCLOUD_LISTEN") and _has_file(environ):
-        listen = str(_configured(environ, "listen", listen))
+        listen = _configured(environ, "listen", listen)
     host, _, port = listen.rpartition(":")
     return f"127.0.0.1:{port}" if host in ("0.0.0.0", "[::]", "::", "") else listen  # noqa: S104
 
 
+_CONFIG = "/etc/nanocloud/config.toml"
+
+
 def _has_file(environ: Mapping[str, str]) -> bool:
     """Reading the configuration costs imports; most nodes have no file."""
-    return bool(environ.get("NANOCLOUD_CONFIG")) or os.access("/etc/nanocloud/config.toml", os.R_OK)
+    return bool(environ.get("NANOCLOUD_CONFIG")) or os.access(_CONFIG, os.R_OK)
 
 
-def _configured(environ: Mapping[str, str], field: str, default: Any) -> Any:
-    from nanocloud.config import load
+def _configured(environ: Mapping[str, str], field: str, default: str) -> str:
+    """A setting of the node, read without the classes of ``config``, which take longer to import than a request."""
+    import tomllib
 
-    return getattr(load(environ), field, default)
+    try:
+        node = tomllib.loads(Path(environ.get("NANOCLOUD_CONFIG") or _CONFIG).read_text()).get("node", {})
+        value = node.get(field, default)
+    except (OSError, ValueError, AttributeError):
+        value = None
+    if isinstance(value, str):
+        return value
+    from nanocloud.config import load  # says what is wrong with the file
+
+    return str(getattr(load(environ), field))
 
 
 def from_kubeconfig(path: Path, *, prefer: str | None = None) -> Endpoint:

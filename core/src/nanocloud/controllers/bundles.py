@@ -7,14 +7,19 @@ how far they came, write the status. What has to wait returns; the next change o
 from __future__ import annotations
 
 import copy
-from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import structlog
 import trio
 
 from nanocloud.controllers import children, revocations
-from nanocloud.controllers.planner import MissingServicesError, NameTakenError, RefusedServiceError
+from nanocloud.controllers.dependants import Dependants
+from nanocloud.controllers.planner import (
+    MissingServicesError,
+    NameTakenError,
+    RefusedServiceError,
+    UnpreparedServiceError,
+)
 from nanocloud.controllers.progress import Obstacle, pod_obstacle, set_progress
 from nanocloud.controllers.revocations import Made, ensure_revocation
 from nanocloud.controllers.uninstall import INSTALLED_FOR
@@ -26,7 +31,6 @@ from nanocloud.errors import (
     NanocloudError,
     NotFoundError,
     ProviderError,
-    UnavailableError,
 )
 from nanocloud.kubelet.binding_order import MAX_ATTEMPTS, has_begun
 from nanocloud.models.binding import BINDING, BindingPhase
@@ -76,11 +80,14 @@ class BundleController:
     def __init__(self, parts: ControllerParts) -> None:
         self._parts = parts
         self._queue: WorkQueue[_Key] = WorkQueue("bundles")
-        self._dependants: defaultdict[_Key, set[_Key]] = defaultdict(set)
+        self._dependants = Dependants()
+        self._said: dict[_Key, dict[str, Any]] = {}
+        """The status that was written last; reading it back is no reason to look again."""
 
     async def run(self) -> None:
         self._queue = WorkQueue("bundles")
         self._dependants.clear()
+        self._said.clear()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._queue.run, self._reconcile)
             for kind in (POD, BINDING, PERSISTENT_VOLUME_CLAIM):
@@ -89,9 +96,9 @@ class BundleController:
 
     def _bundle_changed(self, event: WatchEvent) -> None:
         key = namespace_of(event.object), name_of(event.object)
-        if not _is_status_only(event):  # which is this controller's own word; those that wait for it hear of it
+        if event.object.get("status") != self._said.get(key) or not _only_status_changed(event):
             self._queue.add(key)
-        for dependant in sorted(self._dependants.get(key, ())):  # one order, whatever strings hash to
+        for dependant in self._dependants.of(key):
             self._queue.add(dependant)
 
     def _child_changed(self, event: WatchEvent) -> None:
@@ -101,11 +108,11 @@ class BundleController:
     async def _reconcile(self, key: _Key) -> None:
         bundle = await self._parts.store.find(BUNDLE, *key)
         if bundle is None:
-            for dependants in self._dependants.values():
-                dependants.discard(key)
+            self._dependants.forget(key)
+            self._said.pop(key, None)
         elif is_deleting(bundle):
             for target in await self._parts.uninstaller.remove(bundle):
-                self._dependants[key[0], target].add(key)
+                self._dependants.add(key, target)
         else:
             await self._install(bundle, key)
 
@@ -131,15 +138,16 @@ class BundleController:
             planned = await self._plan(bundle)
         except MissingServicesError as exc:
             for service in exc.services:
-                self._dependants[key[0], service].add(key)
+                self._dependants.add(key, service)
                 await self._add_service(bundle, service)
             raise BlockedError([], Obstacle(reason="WaitingForServices", message=str(exc))) from exc
-        except UnavailableError as exc:
-            raise BlockedError([], await self._waiting_for(bundle, key, exc)) from exc
+        except UnpreparedServiceError as exc:
+            self._dependants.add(key, exc.service)
+            raise BlockedError([], await self._waiting_for(bundle, exc)) from exc
         except (InvalidError, LabelError) as exc:
             if isinstance(exc, RefusedServiceError | NameTakenError):
                 for other in exc.waits_for:
-                    self._dependants[key[0], other].add(key)
+                    self._dependants.add(key, other)
             reason = "LabelInvalid" if isinstance(exc, LabelError) else "OptionsInvalid"
             raise BlockedError([], Obstacle(reason=reason, message=str(exc), failed=True)) from exc
         except (NotFoundError, ProviderError) as exc:
@@ -151,7 +159,7 @@ class BundleController:
             message = f"{exc}" + (f" ({exc.hint})" if exc.hint else "")
             raise BlockedError([], Obstacle(reason=reason, message=message, failed=True)) from exc
         for target in planned.profile.services.values():
-            self._dependants[key[0], target].add(key)
+            self._dependants.add(key, target)
         await self._parts.profiles.put(*key, planned.profile)
         return planned
 
@@ -163,16 +171,13 @@ class BundleController:
             await self._parts.planner.plan(bundle, imagine=True)
             raise
 
-    async def _waiting_for(self, bundle: Object, key: _Key, error: UnavailableError) -> Obstacle:
+    async def _waiting_for(self, bundle: Object, error: UnpreparedServiceError) -> Obstacle:
         """A selected service is there but not prepared; its own failure is ours."""
-        for service in spec_of(bundle).options.values():
-            self._dependants[key[0], service].add(key)
-        for candidate in (await self._parts.store.list(BUNDLE, key[0])).items:
-            self._dependants[key[0], name_of(candidate)].add(key)
-            status = candidate.get("status") or {}
-            if f"'{name_of(candidate)}'" in str(error) and status.get("phase") == BundlePhase.FAILED.value:
-                message = f"service {name_of(candidate)} failed: {status.get('message', '')}"
-                return Obstacle(reason="ServiceFailed", message=message, failed=True)
+        target = await self._parts.store.find(BUNDLE, namespace_of(bundle), error.service)
+        status = (target or {}).get("status") or {}
+        if status.get("phase") == BundlePhase.FAILED.value:
+            message = f"service {error.service} failed: {status.get('message', '')}"
+            return Obstacle(reason="ServiceFailed", message=message, failed=True)
         try:
             await self._parts.planner.plan(bundle, imagine=True)
         except InvalidError as exc:  # two that wait for each other would do so for ever
@@ -349,6 +354,7 @@ class BundleController:
             # The spec may have changed meanwhile: this is the answer to the one that was read.
             seen = bundle["metadata"].get("generation", 1)
             set_progress(found, blocked.reached, blocked.obstacle, stopped=not spec.start, generation=seen)
+            self._said[namespace_of(bundle), name_of(bundle)] = status
 
         # Told first: a crash in between tells twice, which is counted; the other way round it would never be told.
         await self._tell(bundle, put, blocked.obstacle)
@@ -378,24 +384,22 @@ class BundleController:
             await self._parts.events.record(bundle, reason=why.reason, message=why.message, type="Warning")
 
 
+def _only_status_changed(event: WatchEvent) -> bool:
+    return event.type is WatchType.MODIFIED and _asked(event.object) == _asked(event.previous or {})
+
+
+def _asked(bundle: Object) -> Object:
+    """Everything but the status, and the revision that goes with it."""
+    meta = {field: value for field, value in bundle.get("metadata", {}).items() if field != "resourceVersion"}
+    return {field: value for field, value in bundle.items() if field != "status"} | {"metadata": meta}
+
+
 _SENTENCES = {
     _PREPARED: "the profile is decided and stored",
     _PROVISIONED: "secrets, certificates and claims exist",
     _BOUND: "every binding has completed",
     _READY: "the service is ready",
 }
-
-
-def _is_status_only(event: WatchEvent) -> bool:
-    """Whether nothing but the status changed."""
-    if event.type is not WatchType.MODIFIED or event.previous is None:
-        return False
-    return _asked(event.object) == _asked(event.previous)
-
-
-def _asked(bundle: Object) -> Object:
-    meta = {field: value for field, value in bundle["metadata"].items() if field != "resourceVersion"}
-    return {**bundle, "metadata": meta, "status": None}
 
 
 def _summary(binding: Object) -> dict[str, Any]:

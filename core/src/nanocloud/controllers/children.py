@@ -19,6 +19,7 @@ from nanocloud.models.bundle import BUNDLE_LABEL, RESTARTED_AT
 from nanocloud.models.core import PERSISTENT_VOLUME_CLAIM, SECRET
 from nanocloud.models.meta import annotations_of, is_deleting, name_of, namespace_of, owner_reference, uid_of
 from nanocloud.models.pod import POD
+from nanocloud.objects import by_owner
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,6 +34,9 @@ SPEC_HASH = "nanocloud.io/spec-hash"
 """Annotation of a pod: what it was made from; another plan gives another hash, and another pod."""
 MARK = "nanocloud.io/arguments"
 """Annotation of a Binding: a digest of the arguments and of the forced run that it stands for."""
+
+
+_OWNED = {kind: by_owner(kind) for kind in (BINDING, PERSISTENT_VOLUME_CLAIM, POD, SECRET)}
 
 
 def _adopt(obj: Object, bundle: Object) -> Object:
@@ -161,12 +165,7 @@ async def remove_pod(store: ObjectStore, bundle: Object) -> bool:
 
 async def children(store: ObjectStore, kind: ResourceKind, bundle: Object) -> list[Object]:
     """The objects of a kind that were made for the bundle."""
-    namespace, uid = namespace_of(bundle), uid_of(bundle)
-
-    def mine(obj: Object) -> bool:
-        return any(owner.get("uid") == uid for owner in obj["metadata"].get("ownerReferences") or [])
-
-    return (await store.list(kind, namespace, matches=mine)).items
+    return list(await store.members(_OWNED[kind], namespace_of(bundle), uid_of(bundle)))
 
 
 def _hash(value: Any) -> str:

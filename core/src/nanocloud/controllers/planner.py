@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import attrs
 
 from nanocloud.errors import FieldError, InvalidError, NotFoundError, UnavailableError
-from nanocloud.kubelet.binding_order import has_begun
-from nanocloud.models.binding import BINDING, BindingAction
+from nanocloud.kubelet.binding_order import BY_MARK, has_begun, owned_mark
+from nanocloud.models.binding import BindingAction
 from nanocloud.models.bundle import BUNDLE, BundleSpec, spec_of
 from nanocloud.models.core import PERSISTENT_VOLUME_CLAIM
 from nanocloud.models.meta import name_of, namespace_of, uid_of
+from nanocloud.objects import Grouping
 from nanocloud.planning.exports import image_exports
 from nanocloud.planning.label import image_contract
 from nanocloud.planning.plan import plan
@@ -72,7 +73,7 @@ class Planner:
         Raises:
             InvalidError, LabelError: what is wrong with options or label.
             NotFoundError, ImageError: the image.
-            UnavailableError: a selected service is not prepared yet (never with ``imagine``).
+            UnpreparedServiceError: a selected service is not prepared yet (never with ``imagine``).
             MissingServicesError: selected services have to be installed first (never with ``imagine``).
         """
         namespace, name, spec = namespace_of(bundle), name_of(bundle), spec_of(bundle)
@@ -141,7 +142,7 @@ class Planner:
             elif installed is None:
                 missing.append(bundle)
             else:
-                raise UnavailableError(f"service {bundle!r} is not prepared yet")
+                raise UnpreparedServiceError(bundle)
         if missing:
             raise MissingServicesError(missing)
         return targets, tuple(additions)
@@ -177,7 +178,7 @@ class Planner:
         image: Image,
         targets: Mapping[str, Target],
     ) -> WorkloadPlan:
-        stored = {name_of(found) for found in (await self.store.list(BUNDLE, namespace_of(bundle))).items}
+        stored = await self.store.names(_BY_NAMESPACE, namespace_of(bundle), "")
         if spec.security.seccomp_profile == "Localhost":
             message = "Localhost seccomp profiles are not loaded on this node yet; allowed: Baseline, RuntimeDefault"
             raise InvalidError(message, [FieldError("spec.security.seccompProfile", message)])
@@ -222,18 +223,16 @@ class Planner:
             raise NameTakenError(problems, owners)
 
     async def _owner(self, planned: WorkloadPlan, step: BindingStep, position: str) -> str | None:
-        def holds(binding: Object) -> bool:
+        mark = owned_mark(step.target, step.command, position, step.owned[position])
+        for binding in await self.store.members(BY_MARK, planned.namespace, mark):
             spec = binding["spec"]
-            return (
-                (spec["target"], spec["command"]) == (step.target, step.command)
-                and spec["bundle"] != planned.bundle
-                and spec.get("action") != BindingAction.REVOKE.value
-                and has_begun(binding)
-                and (spec.get("owned") or {}).get(position) == step.owned[position]
-            )
+            is_other = spec["bundle"] != planned.bundle and spec.get("action") != BindingAction.REVOKE.value
+            if is_other and has_begun(binding):
+                return str(spec["bundle"])
+        return None
 
-        found = (await self.store.list(BINDING, planned.namespace, matches=holds)).items
-        return str(found[0]["spec"]["bundle"]) if found else None
+
+_BY_NAMESPACE = Grouping(BUNDLE, lambda _: [""])
 
 
 def _addition(namespace: str, service: str) -> Object:
@@ -261,6 +260,14 @@ class NameTakenError(InvalidError):
     def __init__(self, problems: list[FieldError], owners: set[str]) -> None:
         super().__init__("; ".join(f"{p.field}: {p.message}" for p in problems), problems)
         self.waits_for = frozenset(owners)
+
+
+class UnpreparedServiceError(UnavailableError):
+    """A selected service is there, and has no profile yet."""
+
+    def __init__(self, service: str) -> None:
+        super().__init__(f"service {service!r} is not prepared yet")
+        self.service = service
 
 
 class MissingServicesError(UnavailableError):

@@ -12,8 +12,12 @@ from nanocloud.planning.profile import Profile, profile_from_json, profile_to_js
 from nanocloud.providers.image import Digest
 
 if TYPE_CHECKING:
-    from nanocloud.keyspace import Keyspace
+    from collections.abc import Iterator
+
+    from nanocloud.keyspace import Entry, Keyspace
     from nanocloud.secrets import Envelope
+
+_PREFIX = ("profiles",)
 
 
 class ProfileStore:
@@ -21,6 +25,7 @@ class ProfileStore:
 
     def __init__(self, keyspace: Keyspace, envelope: Envelope) -> None:
         self._keyspace, self._envelope = keyspace, envelope
+        self._by_service = keyspace.index(_PREFIX, _selected)
 
     async def get(self, namespace: str, bundle: str) -> Profile | None:
         entry = await self._keyspace.get(_key(namespace, bundle))
@@ -40,9 +45,13 @@ class ProfileStore:
         stored = profile_to_json(profile, self._envelope.seal, owner=f"{namespace}/{bundle}")
         return Put(_key(namespace, bundle), orjson.dumps(stored))
 
+    async def selecting(self, namespace: str, service: str) -> set[str]:
+        """The bundles of the namespace whose profile selects ``service``."""
+        return {key[-1] for key in await self._by_service.members(f"{namespace}/{service}")}
+
     async def images(self) -> set[Digest]:
         """The images that all profiles together need."""
-        entries = (await self._keyspace.list(("profiles",))).entries
+        entries = (await self._keyspace.list(_PREFIX)).entries
         return {Digest(orjson.loads(entry.value)["image"]) for entry in entries}
 
     async def remove(self, namespace: str, bundle: str) -> None:
@@ -53,4 +62,10 @@ class ProfileStore:
 
 
 def _key(namespace: str, bundle: str) -> tuple[str, ...]:
-    return "profiles", namespace, bundle
+    return *_PREFIX, namespace, bundle
+
+
+def _selected(entry: Entry) -> Iterator[str]:
+    """The services that a stored profile selects."""
+    _, namespace, _ = entry.key
+    return (f"{namespace}/{service}" for service in (orjson.loads(entry.value).get("services") or {}).values())

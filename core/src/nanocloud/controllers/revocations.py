@@ -18,7 +18,7 @@ from nanocloud.models.binding import BINDING, BindingAction, BindingPhase, spec_
 from nanocloud.models.bundle import BUNDLE, BUNDLE_LABEL
 from nanocloud.models.meta import condition_is_true, is_deleting, name_of, namespace_of, owner_reference, uid_of
 from nanocloud.models.pod import POD
-from nanocloud.objects import ObjectExistsError
+from nanocloud.objects import Grouping, ObjectExistsError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 IN_PLACE_OF_SECRETS = "/dev/null"
 """Stands for a secret argument: taking access away needs no password."""
+_BY_BUNDLE = Grouping(BINDING, lambda binding: [binding["spec"]["bundle"]])
 
 
 @attrs.frozen(kw_only=True)
@@ -139,10 +140,6 @@ async def outstanding(store: ObjectStore, bundle: Object) -> list[Object]:
     ]
 
 
-async def of_bundle(store: ObjectStore, bundle: Object) -> list[Object]:
+async def of_bundle(store: ObjectStore, bundle: Object) -> Sequence[Object]:
     """All Bindings that the bundle asked for, whoever owns them now."""
-
-    def mine(binding: Object) -> bool:
-        return bool(binding["spec"]["bundle"] == name_of(bundle))
-
-    return (await store.list(BINDING, namespace_of(bundle), matches=mine)).items
+    return await store.members(_BY_BUNDLE, namespace_of(bundle), name_of(bundle))

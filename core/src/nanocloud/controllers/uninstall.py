@@ -16,6 +16,7 @@ from nanocloud.models.binding import BINDING
 from nanocloud.models.bundle import ADDRESS_FINALIZER, BUNDLE, UNINSTALL_FINALIZER, BundlePhase
 from nanocloud.models.core import PERSISTENT_VOLUME_CLAIM, SECRET
 from nanocloud.models.meta import annotations_of, is_deleting, name_of, namespace_of, uid_of
+from nanocloud.objects import Grouping
 
 if TYPE_CHECKING:
     from nanocloud.controllers.profiles import ProfileStore
@@ -27,6 +28,10 @@ INSTALLED_FOR = "nanocloud.io/installed-for"
 """Annotation of a bundle that was installed because this one selected it; it goes when nobody selects it any more."""
 KEEP_SERVICES = "nanocloud.io/keep-services"
 """Annotation: uninstalling leaves the services that were installed for this bundle."""
+_BY_INSTALLED_FOR = Grouping(
+    BUNDLE, lambda bundle: [v for k, v in annotations_of(bundle).items() if k == INSTALLED_FOR]
+)
+_BY_OPTION = Grouping(BUNDLE, lambda bundle: set((bundle["spec"].get("options") or {}).values()))
 
 
 @attrs.frozen(kw_only=True)
@@ -112,14 +117,13 @@ class Uninstaller:
         namespace, name = namespace_of(bundle), name_of(bundle)
         profile = await self.profiles.get(namespace, name)
         selected = set(profile.services.values()) if profile else set()
-        for target in (await self.store.list(BUNDLE, namespace)).items:
-            installed_for = annotations_of(target).get(INSTALLED_FOR)
-            if is_deleting(target) or installed_for is None:
+        # Without a profile this bundle came no further than asking for the service: the annotation tells.
+        asked_for = await self.store.names(_BY_INSTALLED_FOR, namespace, name)
+        for service in sorted(selected | asked_for):
+            target = await self.store.find(BUNDLE, namespace, service)
+            if target is None or is_deleting(target) or INSTALLED_FOR not in annotations_of(target):
                 continue
-            # Without a profile this bundle came no further than asking for the service: the annotation tells.
-            if name_of(target) not in selected and installed_for != name:
-                continue
-            if not await dependants(self.store, self.profiles, namespace, name_of(target), besides=name):
+            if not await dependants(self.store, self.profiles, namespace, service, besides=name):
                 found.append(target)
         return found
 
@@ -127,14 +131,9 @@ class Uninstaller:
 async def dependants(
     store: ObjectStore, profiles: ProfileStore, namespace: str, service: str, *, besides: str = ""
 ) -> list[str]:
-    """Bundles of the namespace whose profile selects ``service``."""
-    found = []
-    for candidate in (await store.list(BUNDLE, namespace)).items:
-        name = name_of(candidate)
-        if name in (besides, service):
-            continue
-        profile = await profiles.get(namespace, name)
-        wanted = set(profile.services.values()) if profile else set((candidate["spec"].get("options") or {}).values())
-        if service in wanted:
-            found.append(name)
-    return found
+    """Bundles of the namespace whose profile selects ``service``; without a profile, whose options may name it."""
+    found = await profiles.selecting(namespace, service)
+    for name in await store.names(_BY_OPTION, namespace, service) - found:
+        if await profiles.get(namespace, name) is None:
+            found.add(name)
+    return [name for name in sorted(found - {besides, service}) if await store.find(BUNDLE, namespace, name)]

@@ -26,6 +26,7 @@ from nanocloud.keyspace import keys
 from nanocloud.keyspace.compaction import keep_revisions
 from nanocloud.keyspace.entries import Compare, Delete, Page, Put, entry_of
 from nanocloud.keyspace.expiry import ExpiryWorker
+from nanocloud.keyspace.index import Index
 from nanocloud.keyspace.watch import WatchHub
 from nanocloud.providers.storage import (
     MAX_OPERATIONS,
@@ -38,7 +39,7 @@ from nanocloud.providers.storage import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
     from nanocloud.keyspace.entries import Entry
     from nanocloud.keyspace.keys import Key
@@ -177,6 +178,10 @@ class Keyspace:
             yield watcher
         finally:
             self._hub.remove(prefix, watcher)
+
+    def index(self, prefix: Key, groups_of: Callable[[Entry], Iterable[str]]) -> Index:
+        """An index of what is below ``prefix`` (and at it), for as long as the keyspace is open."""
+        return Index(self, self._hub, prefix, groups_of)
 
     async def compact(self, revision: int) -> None:
         """Forget history before ``revision``; repeats safely.

@@ -73,17 +73,37 @@ class Watcher:
     async def _fill(self) -> None:
         await trio.lowlevel.checkpoint()
         while not self._ready:
-            if self._queue:
-                self._cursor = self._queue[-1].revision
-                self._ready, self._queue, self._queue_bytes = self._queue, self._ready, 0
-            elif self._live:
+            if self._live and not self._queue:
                 self._wake = trio.Event()
                 await self._wake.wait()
             else:
-                page = await self._hub.storage.changes(*self._range, after=self._cursor, limit=_PAGE_CHANGES)
-                self._ready.extend(map(change_of, page.changes))
-                self._cursor = page.through
-                self._live = page.through >= self._hub.revision
+                await self._advance()
+
+    async def through(self, revision: int) -> list[Change]:
+        """All that was not given out yet, at least up to ``revision``: for a reader that only looks now and then.
+
+        Raises:
+            CompactedError: as ``__anext__``.
+        """
+        await self._hub.reached(revision)
+        while self._queue or not self._live:
+            await self._advance()
+        given = list(self._ready)
+        self._ready.clear()
+        return given
+
+    async def _advance(self) -> None:
+        """Make ready what is queued, or a page of the history."""
+        if self._queue:
+            self._cursor = self._queue[-1].revision
+            self._ready.extend(self._queue)
+            self._queue.clear()
+            self._queue_bytes = 0
+        else:
+            page = await self._hub.storage.changes(*self._range, after=self._cursor, limit=_PAGE_CHANGES)
+            self._ready.extend(map(change_of, page.changes))
+            self._cursor = page.through
+            self._live = page.through >= self._hub.revision
 
     def offer(self, changes: Sequence[Change]) -> None:
         """The hub's side: the changes of one transaction."""

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from nanocloud.models.binding import BindingAction, spec_of
+from nanocloud.models.binding import BINDING, BindingAction, spec_of
 from nanocloud.models.meta import name_of
+from nanocloud.objects import Grouping
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -34,12 +35,32 @@ class Way:
     """Revocations that were given up, of what this binding makes again: they must not come true later."""
 
 
+def party_mark(target: str, bundle: str) -> str:
+    return "\0".join((target, bundle))
+
+
+def owned_mark(target: str, command: str, position: str, value: str) -> str:
+    """Of one name that a command makes in its target; who shares it meets at the same mark."""
+    return "\0".join((target, command, position, value))
+
+
+def marks_of(binding: Object) -> list[str]:
+    """Bindings that can be in each other's way have a mark in common."""
+    spec = binding["spec"]
+    target, owned = spec["target"], spec.get("owned") or {}
+    owned_marks = (owned_mark(target, spec["command"], position, value) for position, value in owned.items())
+    return [party_mark(target, spec["bundle"]), *owned_marks]
+
+
+BY_MARK = Grouping(BINDING, marks_of)
+
+
 def is_revocation(spec: BindingSpec) -> bool:
     return spec.action == BindingAction.REVOKE.value
 
 
 def way_of(binding: Object, spec: BindingSpec, others: Iterable[Object], running: Mapping[str, BindingSpec]) -> Way:
-    """Look at the other bindings in the same target.
+    """Look at the other bindings that have a mark in common with this one.
 
     Args:
         running: those of the target whose command runs now, by name; the object may be gone already.

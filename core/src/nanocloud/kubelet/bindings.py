@@ -18,7 +18,7 @@ import trio
 
 from nanocloud.bindings import mask
 from nanocloud.errors import NanocloudError, NotFoundError
-from nanocloud.kubelet.binding_order import MAX_ATTEMPTS, is_revocation, way_of
+from nanocloud.kubelet.binding_order import BY_MARK, MAX_ATTEMPTS, is_revocation, marks_of, way_of
 from nanocloud.kubelet.status import ID_SCHEME
 from nanocloud.models.binding import BINDING, VERIFY, BindingPhase, companion, spec_of
 from nanocloud.models.bundle import BUNDLE, BUNDLE_LABEL
@@ -67,14 +67,18 @@ class BindingsWorker:
     def __init__(self, parts: KubeletParts) -> None:
         self._parts = parts
         self._queue: WorkQueue[_Key] = WorkQueue("bindings")
-        self._by_target: defaultdict[_Key, set[_Key]] = defaultdict(set)
+        self._waiting: defaultdict[_Key, set[_Key]] = defaultdict(set)
+        """By target: the bindings that are not done."""
+        self._held: defaultdict[_Key, set[_Key]] = defaultdict(set)
+        """By target: those of them that found another in their way."""
         self._running: dict[_Key, BindingSpec] = {}
         self._claiming = trio.Lock()
         """Held between looking at what is in the way and saying that a command runs."""
 
     async def run(self) -> None:
         self._queue = WorkQueue("bindings")
-        self._by_target.clear()
+        self._waiting.clear()
+        self._held.clear()
         self._running.clear()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._queue.run, self._reconcile)
@@ -84,21 +88,24 @@ class BindingsWorker:
     def _binding_changed(self, event: WatchEvent) -> None:
         key = namespace_of(event.object), name_of(event.object)
         target = key[0], event.object["spec"]["target"]
-        if event.type is WatchType.DELETED:
-            self._by_target[target].discard(key)
-            self._wake(target)
+        if event.type is WatchType.DELETED or _is_done(event.object):
+            _discard(self._waiting, target, key)
         else:
-            self._by_target[target].add(key)
+            self._waiting[target].add(key)
             self._queue.add(key)
+        if event.type is WatchType.DELETED:
+            _discard(self._held, target, key)
+            self._let_go(target)
 
     def _pod_changed(self, event: WatchEvent) -> None:
-        self._wake((namespace_of(event.object), labels_of(event.object).get(BUNDLE_LABEL, "")))
+        target = namespace_of(event.object), labels_of(event.object).get(BUNDLE_LABEL, "")
+        for key in sorted(self._waiting.get(target, ())):  # one order, whatever strings hash to
+            self._queue.add(key)
 
-    def _wake(self, target: _Key, *, besides: _Key | None = None) -> None:
-        """What waits for the target. One that just failed is no part of it: it has its back-off."""
-        for key in sorted(self._by_target.get(target, ())):  # one order, whatever strings hash to
-            if key != besides:
-                self._queue.add(key)
+    def _let_go(self, target: _Key) -> None:
+        """Have those look again that something was in the way of."""
+        for key in sorted(self._held.pop(target, ())):
+            self._queue.add(key)
 
     async def _reconcile(self, key: _Key) -> None:
         binding = await self._parts.store.find(BINDING, *key)
@@ -128,7 +135,7 @@ class BindingsWorker:
                     raise
             finally:
                 if self._running.pop(key, None) is not None:
-                    self._wake((key[0], spec.target), besides=key)
+                    self._let_go((key[0], spec.target))
 
     async def _ready_container(self, namespace: str, target: str) -> ContainerId | None:
         pod = await self._parts.store.find(POD, namespace, f"{target}-0")
@@ -162,11 +169,9 @@ class BindingsWorker:
         """Say that the command runs, if nothing is in its way; what waits comes back when another has ended."""
         key, target = (namespace_of(binding), name_of(binding)), (namespace_of(binding), spec.target)
 
-        def is_beside(other: Object) -> bool:
-            return bool(other["spec"]["target"] == spec.target)
-
         async with self._claiming:
-            others = (await self._parts.store.list(BINDING, key[0], matches=is_beside)).items
+            self._held[target].add(key)  # before looking: what goes out of the way meanwhile has us look again
+            others = await self._others(binding)
             running = {name: s for (ns, name), s in self._running.items() if (ns, s.target) == target}
             way = way_of(binding, spec, others, running)
             if way.conflict:
@@ -175,12 +180,20 @@ class BindingsWorker:
                 return False
             if not way.is_free:
                 return False
+            _discard(self._held, target, key)
             for other in way.superseded:
                 await self._delete(other)
             started = timestamp(self._parts.clock())
             await self._write(binding, {"phase": BindingPhase.RUNNING.value, "attempts": attempt, "startedAt": started})
             self._running[key] = spec
         return True
+
+    async def _others(self, binding: Object) -> list[Object]:
+        """The bindings that can be in its way, by name."""
+        namespace = namespace_of(binding)
+        members = [await self._parts.store.members(BY_MARK, namespace, mark) for mark in marks_of(binding)]
+        found = {name_of(other): other for group in members for other in group}
+        return [found[name] for name in sorted(found)]
 
     async def _carry_out(self, spec: BindingSpec, call: BindingCall) -> tuple[str, BindingOutcome]:
         """Run the command, and the one that verifies it; returns the last that ran, and how both went."""
@@ -278,6 +291,19 @@ class BindingsWorker:
         about = await self._parts.store.find(BUNDLE, namespace_of(binding), spec.bundle) or binding
         kind: Literal["Normal", "Warning"] = "Warning" if warning else "Normal"
         await self._parts.events.record(about, reason=reason, message=message, type=kind, component="kubelet")
+
+
+def _is_done(binding: Object) -> bool:
+    """Whether nothing is left to be done; a revocation is deleted when it is done."""
+    is_completed = (binding.get("status") or {}).get("phase") == BindingPhase.COMPLETED.value
+    return is_completed and not is_revocation(spec_of(binding))
+
+
+def _discard(table: defaultdict[_Key, set[_Key]], target: _Key, key: _Key) -> None:
+    if (keys := table.get(target)) is not None:
+        keys.discard(key)
+        if not keys:
+            del table[target]
 
 
 def _clipped(output: str) -> str:

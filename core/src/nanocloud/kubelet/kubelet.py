@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import defaultdict
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import trio
 
 from nanocloud.concurrency import in_thread
 from nanocloud.errors import NanocloudError
-from nanocloud.kubelet.names import published_names
+from nanocloud.kubelet.names import NameTable
 from nanocloud.kubelet.pods import PodWorker
 from nanocloud.kubelet.translate import POD_UID, pods_folder, sandbox_id
 from nanocloud.models.meta import uid_of
@@ -24,12 +25,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from nanocloud.kubelet.parts import KubeletParts
-    from nanocloud.models.meta import Object
     from nanocloud.objects import WatchEvent
+    from nanocloud.providers.runtime import ContainerStatus
 
 log = structlog.get_logger("kubelet")
 
 _NAMES_RETRY_SECONDS = 1.0
+Containers = dict[str, list["ContainerStatus"]]
+"""By the uid of their pod."""
 
 
 class Kubelet:
@@ -40,37 +43,38 @@ class Kubelet:
     def __init__(self, parts: KubeletParts) -> None:
         self._parts = parts
         self._workers: dict[str, PodWorker] = {}
-        self._pods: dict[str, Object] = {}
+        self._names = NameTable()
         self._renamed = trio.Event()
 
     async def run(self) -> None:
         """Until cancelled; containers are left running."""
         self._workers.clear()
-        self._pods.clear()
-        await collect_orphans(self._parts)
+        self._names, self._renamed = NameTable(), trio.Event()
+        found = await collect_orphans(self._parts)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._publish_names)
 
             def handle(event: WatchEvent) -> None:
-                self._handle(event, nursery)
+                self._handle(event, found, nursery)
 
-            await reflect(self._parts.store, POD, handle)
+            await reflect(self._parts.store, POD, handle, listed=lambda: self._renamed.set())
 
-    def _handle(self, event: WatchEvent, nursery: trio.Nursery) -> None:
+    def _handle(self, event: WatchEvent, found: Containers, nursery: trio.Nursery) -> None:
         uid = uid_of(event.object)
         worker = self._workers.get(uid)
         if event.type is WatchType.DELETED:
-            self._pods.pop(uid, None)
+            renamed = self._names.drop(uid)
             if worker is not None:
                 worker.vanished()
         else:
-            self._pods[uid] = event.object
+            renamed = self._names.put(event.object)
             if worker is not None:
                 worker.update(event.object)
             else:
-                worker = self._workers[uid] = PodWorker(event.object, self._parts)
+                worker = self._workers[uid] = PodWorker(event.object, self._parts, found.pop(uid, ()))
                 nursery.start_soon(self._work, worker)
-        self._renamed.set()
+        if renamed:
+            self._renamed.set()
 
     async def _work(self, worker: PodWorker) -> None:
         try:
@@ -80,31 +84,34 @@ class Kubelet:
 
     async def _publish_names(self) -> None:
         """Keep the network's names equal to the pods'; many changes at once are one update."""
-        published = None
         while True:
-            self._renamed = trio.Event()
-            names = published_names(self._pods.values())
-            if names != published:
-                try:
-                    await self._parts.network.set_names(names)
-                except NanocloudError as exc:
-                    log.warning("names not published", retry_seconds=_NAMES_RETRY_SECONDS, error=str(exc))
-                    await trio.sleep(_NAMES_RETRY_SECONDS)
-                    continue
-                published = names
             await self._renamed.wait()
+            self._renamed = trio.Event()
+            try:
+                await self._parts.network.set_names(self._names.names.copy())
+            except NanocloudError as exc:
+                log.warning("names not published", retry_seconds=_NAMES_RETRY_SECONDS, error=str(exc))
+                await trio.sleep(_NAMES_RETRY_SECONDS)
+                self._renamed.set()
 
 
-async def collect_orphans(parts: KubeletParts) -> None:
+async def collect_orphans(parts: KubeletParts) -> Containers:
     """Remove containers, sandboxes, volume uses and logs of pods that the keyspace does not know (any more).
 
     What cannot be removed now is left to the next start: it must not keep the other pods from running.
+
+    Returns:
+        The containers that live on.
     """
+    living: Containers = defaultdict(list)
     pods = (await parts.store.list(POD)).items
     known = {uid_of(pod) for pod in pods}
     sandboxes = {sandbox_id(uid) for uid in known}
     for container in await parts.runtime.list():
-        if container.labels.get(POD_UID) not in known:
+        uid = container.labels.get(POD_UID, "")
+        if uid in known:
+            living[uid].append(container)
+        else:
             await _collect("container", container.id, partial(parts.runtime.remove, container.id))
     for network in await parts.network.list():
         if network.sandbox not in sandboxes:
@@ -115,6 +122,7 @@ async def collect_orphans(parts: KubeletParts) -> None:
                 unpublish = partial(parts.volume.unpublish, volume.id, consumer=consumer)
                 await _collect("use of a volume", volume.id, unpublish)
     await in_thread(_remove_logs, parts.logs, known)
+    return living
 
 
 async def _collect(what: str, name: str, remove: Callable[[], Awaitable[None]]) -> None:

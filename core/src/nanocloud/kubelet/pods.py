@@ -45,13 +45,21 @@ log = structlog.get_logger("kubelet")
 
 
 class PodWorker:
-    """Runs one pod until it is gone. ``update`` tells it of a newer object, ``vanished`` that the object is no more."""
+    """Runs one pod until it is gone. ``update`` tells it of a newer object, ``vanished`` that the object is no more.
 
-    def __init__(self, pod: Object, parts: KubeletParts) -> None:
+    ``left`` are the pod's containers that another life of the server started.
+    """
+
+    def __init__(self, pod: Object, parts: KubeletParts, left: Sequence[ContainerStatus] = ()) -> None:
         self._pod = pod
         self._parts = parts
+        self._left: Sequence[ContainerStatus] | None = left
+        # The pod's containers that may exist, with their names. To ask the runtime would be to ask for all of the node.
+        self._containers = {container.id: container.labels.get(CONTAINER_NAME, "") for container in left}
         self._deleted = trio.Event()
         self._writing = trio.Lock()
+        self._is_told = True
+        """Whether the status holds what was seen last, or is about to."""
         self._seen = PodObservation(
             containers=[ContainerObservation(c["name"], c["image"]) for c in pod["spec"]["containers"]]
         )
@@ -109,7 +117,9 @@ class PodWorker:
         prepared = await prepare_pod(self._pod, self._parts)
         self._seen.addresses = prepared.network.addresses
         self._seen.started_at = self._seen.started_at or self._parts.clock()
-        left = [c for c in await self._parts.runtime.list() if c.labels.get(POD_UID) == self.uid]
+        left, self._left = self._left, None
+        if left is None:  # not the first time
+            left = [c for c in await self._parts.runtime.list() if c.labels.get(POD_UID) == self.uid]
         async with trio.open_nursery() as nursery:
             for index in range(len(self._seen.containers)):
                 nursery.start_soon(self._supervise, index, prepared, left)
@@ -142,7 +152,7 @@ class PodWorker:
         )
         remember(seen, stored)
         for status in mine[:-1]:
-            await self._parts.runtime.remove(status.id)
+            await self._remove(status.id)
         if not mine:
             if "running" in (stored.get("state") or {}):
                 seen.restart_count += 1  # it went with the machine
@@ -150,7 +160,7 @@ class PodWorker:
         last = mine[-1]
         seen.restart_count = max(seen.restart_count, int(last.labels.get(RESTART_COUNT, "0")))
         if last.state is ContainerState.CREATED:
-            await self._parts.runtime.remove(last.id)
+            await self._remove(last.id)
             return None
         seen.container, seen.started_at = last.id, last.started_at
         seen.image_id = str(last.labels.get("nanocloud.io/image", ""))
@@ -174,6 +184,7 @@ class PodWorker:
         )
         seen.waiting = ("ContainerCreating", "")
         seen.container, seen.image_id = spec.id, str(ready.image.image.digest)
+        self._containers[spec.id] = seen.name
         await self._parts.runtime.create(spec)
         status = await self._parts.runtime.start(spec.id)
         seen.started_at = status.started_at or self._parts.clock()
@@ -216,7 +227,7 @@ class PodWorker:
         has_run = seen.started_at is not None
         seen.started_at, seen.ready = None, False
         container = container or container_id(self.uid, index, seen.restart_count)
-        await self._parts.runtime.remove(container)
+        await self._remove(container)
         await in_thread(self._drop_old_logs, seen)
         seen.restart_count += has_run
         delay = backoff.next()
@@ -236,14 +247,11 @@ class PodWorker:
 
     async def _take_down(self) -> None:
         """Stop the containers with grace, give everything back, then let the object go."""
-        mine = [c for c in await self._parts.runtime.list() if c.labels.get(POD_UID) == self.uid]
         meta, spec = self._pod["metadata"], self._pod["spec"]
         grace = meta.get("deletionGracePeriodSeconds", spec.get("terminationGracePeriodSeconds", DEFAULT_GRACE_SECONDS))
-        if mine:
-            await self._event(
-                "Killing", f"Stopping container {', '.join(c.labels.get(CONTAINER_NAME, '') for c in mine)}"
-            )
-        await gather(*(partial(self._stop, c.id, float(grace)) for c in mine))
+        if self._containers:
+            await self._event("Killing", f"Stopping container {', '.join(self._containers.values())}")
+        await gather(*(partial(self._stop, container, float(grace)) for container in list(self._containers)))
         await release_pod(self._pod, self._parts, for_good=await self._is_last())
         folder = log_folder(self._parts.logs, self._pod, "any").parent
         await in_thread(partial(shutil.rmtree, folder, ignore_errors=True))
@@ -258,8 +266,12 @@ class PodWorker:
         try:
             await self._parts.runtime.stop(container, grace_seconds=grace_seconds)
         except NotFoundError:
-            return
+            pass
+        await self._remove(container)
+
+    async def _remove(self, container: ContainerId) -> None:
         await self._parts.runtime.remove(container)
+        self._containers.pop(container, None)
 
     async def _is_last(self) -> bool:
         """Whether no pod will follow this one: its bundle is being uninstalled, or gone."""
@@ -285,7 +297,11 @@ class PodWorker:
                 raise ObjectNotFoundError(POD, name_of(pod))
             pod["status"] = pod_status(pod, self._seen, now=self._parts.clock())
 
+        self._is_told = False
         async with self._writing:
+            if self._is_told:  # whoever had the lock before told this, too
+                return
+            self._is_told = True
             try:
                 await self._parts.store.modify(
                     POD, namespace_of(self._pod), name_of(self._pod), put, subresource="status"

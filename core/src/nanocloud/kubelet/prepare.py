@@ -6,6 +6,7 @@ Every step is idempotent at its provider, so preparing again after a crash finds
 from __future__ import annotations
 
 import base64
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -124,9 +125,10 @@ async def release_pod(pod: Object, parts: KubeletParts, *, for_good: bool) -> No
     await parts.network.detach(sandbox)
     if for_good:
         await parts.network.release(owner_of(pod))
-    for volume in await parts.volume.list():
-        if sandbox in volume.consumers:
-            await parts.volume.unpublish(volume.id, consumer=sandbox)
+    for volume in pod["spec"].get("volumes") or []:
+        if claim := volume.get("persistentVolumeClaim"):
+            with suppress(NotFoundError):  # it went with its claim
+                await parts.volume.unpublish(volume_id(namespace_of(pod), claim["claimName"]), consumer=sandbox)
 
 
 async def _step(word: str, action: Callable[[], Awaitable[Any]]) -> Any:
@@ -175,7 +177,7 @@ async def _container(
     network: SandboxNetwork,
     parts: KubeletParts,
 ) -> PreparedContainer:
-    uid, gid = await in_thread(numeric_user, image.image.config.user, image.layers)
+    uid, gid, probe = await in_thread(_look_up, container, image)
     mounts: list[Mount] = []
     files: list[ProjectedFile] = []
     tmpfs: list[str] = []
@@ -197,8 +199,13 @@ async def _container(
         files=tuple(files),
         tmpfs=tuple(tmpfs),
         environment=await _environment(pod, container, network, parts),
-        probe=await in_thread(_probe, container, image),
+        probe=probe,
     )
+
+
+def _look_up(container: dict[str, Any], image: UnpackedImage) -> tuple[int, int, dict[str, Any] | None]:
+    """What only the image's files tell: uid and gid of its user, and how readiness is asked."""
+    return *numeric_user(image.image.config.user, image.layers), _probe(container, image)
 
 
 def _probe(container: dict[str, Any], image: UnpackedImage) -> dict[str, Any] | None:

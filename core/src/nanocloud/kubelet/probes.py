@@ -1,4 +1,9 @@
-"""Readiness: asked early and often until the service is ready, then slowly."""
+"""Readiness: asked early and often until the service is ready, then slowly.
+
+Asking starts a process in the container, which is all that an idle node does. So the script of the image contract is
+asked ever less often while a service stays ready, and in its probe's period again from the first failure on. That a
+container ended is noticed at once, by other means. Any other command is asked in its period, as its pod's author wrote.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from nanocloud.errors import NanocloudError
+from nanocloud.planning.workload import READY_COMMAND
 from nanocloud.providers.runtime import ExecSpec
 
 if TYPE_CHECKING:
@@ -15,6 +21,8 @@ if TYPE_CHECKING:
     from nanocloud.providers.runtime import ContainerId, RuntimeProvider
 
 FIRST_DELAY_SECONDS, LAST_DELAY_SECONDS = 0.05, 2.0
+LONGEST_PERIOD_SECONDS = 300.0
+"""Between two questions to a service that stays ready."""
 _OUTPUT_BYTES = 4096
 
 
@@ -36,7 +44,8 @@ async def watch_readiness(
     # A script of a cold service may need longer than Kubernetes' default of one second.
     timeout = max(float(probe.get("timeoutSeconds", 1)), 5.0)
     period, threshold = float(probe.get("periodSeconds", 10)), int(probe.get("failureThreshold", 3))
-    ready, failures, delay = False, 0, FIRST_DELAY_SECONDS
+    longest = max(period, LONGEST_PERIOD_SECONDS) if command == (READY_COMMAND,) else period
+    ready, failures, delay, pause = False, 0, FIRST_DELAY_SECONDS, period
     patience = trio.current_time() + period
     told = False
     while True:
@@ -46,9 +55,10 @@ async def watch_readiness(
             if not ready:
                 ready = True
                 await report(True, "")
-            await trio.sleep(period)
+            await trio.sleep(pause)
+            pause = min(pause * 2, longest)
             continue
-        failures += 1
+        failures, pause = failures + 1, period
         if failures >= threshold and not told and (ready or trio.current_time() >= patience):
             ready, told = False, True
             await report(False, f"{command[0]} ended with {code}" + (f": {output}" if output else ""))

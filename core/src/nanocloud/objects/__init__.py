@@ -2,11 +2,13 @@
 
 from nanocloud.objects.errors import ObjectExistsError, ObjectNotFoundError, PreconditionError, StaleObjectError
 from nanocloud.objects.events import EventRecorder
+from nanocloud.objects.grouping import Grouping, by_owner
 from nanocloud.objects.namespaces import NamespaceController
 from nanocloud.objects.store import ObjectList, ObjectStore, ObjectWatcher, WatchEvent, WatchType
 
 __all__ = [
     "EventRecorder",
+    "Grouping",
     "NamespaceController",
     "ObjectExistsError",
     "ObjectList",
@@ -17,4 +19,5 @@ __all__ = [
     "StaleObjectError",
     "WatchEvent",
     "WatchType",
+    "by_owner",
 ]

@@ -3,11 +3,15 @@
 Key: ``registry / <group or "core"> / <plural> / <namespace> / <name>``; cluster-scoped kinds have an empty namespace.
 Value: the object's JSON without ``metadata.resourceVersion``, which is the entry's mod revision. Fields that the kind
 encrypts are taken out and kept sealed under ``$sealed``, bound to the object's kind, namespace, name and uid.
+
+The JSON begins with apiVersion, kind and metadata, in this order. So what clients read is the stored bytes with the
+revision put in at a fixed place, and nothing has to be decoded for them.
 """
 
 from __future__ import annotations
 
 import base64
+import functools
 from typing import TYPE_CHECKING, Protocol
 
 import orjson
@@ -48,7 +52,8 @@ class Codec:
 
     def encode(self, kind: ResourceKind, obj: Object) -> bytes:
         meta = {key: value for key, value in obj["metadata"].items() if key != "resourceVersion"}
-        stored = obj | {"metadata": meta}
+        stored = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": meta}
+        stored |= {field: value for field, value in obj.items() if field not in stored}
         secret = {field: stored.pop(field) for field in kind.encrypted if field in stored}
         if secret:
             sealed = self._seal(orjson.dumps(secret), _context(kind, obj))
@@ -57,14 +62,40 @@ class Codec:
 
     def decode(self, kind: ResourceKind, entry: Entry, *, revision: int | None = None) -> Object:
         """Raises CorruptError for bytes that are no object; names the key."""
+        obj = self.peek(entry, revision=revision)
+        if sealed := obj.pop(_SEALED, None):
+            obj |= orjson.loads(self._unseal(base64.b64decode(sealed), _context(kind, obj)))
+        return obj
+
+    def peek(self, entry: Entry, *, revision: int | None = None) -> Object:
+        """Like ``decode``, with what is encrypted left sealed."""
         try:
             obj: Object = orjson.loads(entry.value)
             obj["metadata"]["resourceVersion"] = str(revision or entry.mod_revision)
         except (ValueError, KeyError, TypeError) as exc:
             raise CorruptError(f"{'/'.join(entry.key)} at revision {entry.mod_revision} is no object") from exc
-        if sealed := obj.pop(_SEALED, None):
-            obj |= orjson.loads(self._unseal(base64.b64decode(sealed), _context(kind, obj)))
         return obj
+
+    def json(self, kind: ResourceKind, entry: Entry, *, revision: int | None = None, bare: bool = False) -> bytes:
+        """What ``decode`` gives, as JSON.
+
+        Args:
+            bare: without apiVersion and kind, as the items of a list of Kubernetes' own kinds.
+        """
+        start = _start(kind)
+        if kind.encrypted or not entry.value.startswith(start):
+            obj = self.decode(kind, entry, revision=revision)
+            if bare:
+                del obj["apiVersion"], obj["kind"]
+            return orjson.dumps(obj)
+        head = b'{"metadata":{' if bare else start
+        return b'%b"resourceVersion":"%d",%b' % (head, revision or entry.mod_revision, entry.value[len(start) :])
+
+
+@functools.cache
+def _start(kind: ResourceKind) -> bytes:
+    """How the stored bytes of an object begin; its metadata has at least a name."""
+    return b'{"apiVersion":%b,"kind":%b,"metadata":{' % (orjson.dumps(kind.api_version), orjson.dumps(kind.kind))
 
 
 def _context(kind: ResourceKind, obj: Object) -> str:

@@ -7,8 +7,9 @@ object's ``metadata.resourceVersion`` is the revision of its last write. A write
 from __future__ import annotations
 
 import enum
+import functools
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import attrs
 import trio
@@ -20,12 +21,16 @@ from nanocloud.models.meta import Object, is_deleting, name_of, namespace_of, re
 from nanocloud.objects import rules
 from nanocloud.objects.codec import Codec, Key, Seal, copy, key_of, prefix_of
 from nanocloud.objects.errors import ObjectExistsError, ObjectNotFoundError, PreconditionError, StaleObjectError
+from nanocloud.objects.turns import Turns
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
-    from nanocloud.keyspace import Change, Entry, Keyspace, Watcher
+    from nanocloud.keyspace import Change, Entry, Index, Keyspace, Watcher
     from nanocloud.models.kinds import KindRegistry, ResourceKind
+    from nanocloud.objects.grouping import Grouping
+
+T = TypeVar("T")
 
 DEFAULT_NAMESPACE, SYSTEM_NAMESPACE = "default", "kube-system"
 _PERMANENT = (DEFAULT_NAMESPACE, SYSTEM_NAMESPACE)
@@ -50,10 +55,10 @@ class WatchEvent:
 
 
 @attrs.frozen
-class ObjectList:
+class ObjectList(Generic[T]):
     """Objects sorted by namespace and name, all as they were at ``revision``."""
 
-    items: list[Object]
+    items: list[T]
     revision: int
     after: Key | None = None
     """Where the next page begins; None when this is the last."""
@@ -71,18 +76,32 @@ class ObjectWatcher:
     async def __anext__(self) -> WatchEvent:
         return self._event(await self._watcher.__anext__())
 
+    async def next_json(self) -> tuple[WatchType, bytes]:
+        """Like ``__anext__``, with the object as JSON and not decoded: for readers that only pass it on."""
+        change = await self._watcher.__anext__()
+        kind = _type_of(change)
+        state = change.previous if kind is WatchType.DELETED else change.entry
+        assert state is not None, "a deletion without the state it deleted"
+        return kind, self._codec.json(self._kind, state, revision=change.revision)
+
     def progress(self) -> int:
         """The revision up to which every change has been given out: what a bookmark says."""
         return self._watcher.progress()
 
     def _event(self, change: Change) -> WatchEvent:
         previous = self._codec.decode(self._kind, change.previous) if change.previous else None
-        if change.kind is ChangeKind.PUT and change.entry is not None:
-            kind = WatchType.MODIFIED if previous else WatchType.ADDED
-            return WatchEvent(kind, self._codec.decode(self._kind, change.entry), previous, change.revision)
-        assert change.previous is not None, "a deletion without the state it deleted"
-        last = self._codec.decode(self._kind, change.previous, revision=change.revision)
-        return WatchEvent(WatchType.DELETED, last, previous, change.revision)
+        kind = _type_of(change)
+        state = change.previous if kind is WatchType.DELETED else change.entry
+        assert state is not None, "a deletion without the state it deleted"
+        return WatchEvent(
+            kind, self._codec.decode(self._kind, state, revision=change.revision), previous, change.revision
+        )
+
+
+def _type_of(change: Change) -> WatchType:
+    if change.kind is ChangeKind.DELETE:
+        return WatchType.DELETED
+    return WatchType.MODIFIED if change.previous else WatchType.ADDED
 
 
 class ObjectStore:
@@ -94,6 +113,8 @@ class ObjectStore:
     def __init__(self, keyspace: Keyspace, registry: KindRegistry, *, seal: Seal, unseal: Seal) -> None:
         self.keyspace, self.registry = keyspace, registry
         self._codec = Codec(seal, unseal)
+        self._turns = Turns()
+        self._indexes: dict[Grouping, Index] = {}
 
     @property
     def revision(self) -> int:
@@ -114,6 +135,10 @@ class ObjectStore:
         """Raises ObjectNotFoundError, or CompactedError for a forgotten revision."""
         return self._codec.decode(kind, await self._entry(kind, namespace, name, revision=revision))
 
+    async def get_json(self, kind: ResourceKind, namespace: str, name: str) -> bytes:
+        """Like ``get``, as JSON and not decoded."""
+        return self._codec.json(kind, await self._entry(kind, namespace, name))
+
     async def find(self, kind: ResourceKind, namespace: str, name: str) -> Object | None:
         """Like ``get``, None where there is none."""
         try:
@@ -130,7 +155,7 @@ class ObjectStore:
         limit: int | None = None,
         after: Key | None = None,
         revision: int | None = None,
-    ) -> ObjectList:
+    ) -> ObjectList[Object]:
         """Objects of a kind, of one namespace or of all, as they were at one revision.
 
         Args:
@@ -140,22 +165,70 @@ class ObjectStore:
         Raises:
             CompactedError: ``revision`` is forgotten.
         """
+        return await self._page(
+            kind, namespace, functools.partial(self._codec.decode, kind), matches, limit, after, revision
+        )
+
+    async def list_json(
+        self,
+        kind: ResourceKind,
+        namespace: str | None = None,
+        *,
+        bare: bool = False,
+        limit: int | None = None,
+        after: Key | None = None,
+        revision: int | None = None,
+    ) -> ObjectList[bytes]:
+        """Like ``list``, as JSON and not decoded; ``bare`` without apiVersion and kind."""
+        read = functools.partial(self._codec.json, kind, bare=bare)
+        return await self._page(kind, namespace, read, None, limit, after, revision)
+
+    async def _page(
+        self,
+        kind: ResourceKind,
+        namespace: str | None,
+        read: Callable[[Entry], T],
+        matches: Callable[[T], bool] | None,
+        limit: int | None,
+        after: Key | None,
+        revision: int | None,
+    ) -> ObjectList[T]:
         prefix = prefix_of(kind, namespace)
-        items: list[Object] = []
+        items: list[T] = []
         while True:
             page = await self.keyspace.list(prefix, after=after, limit=_PAGE, revision=revision)
             revision = page.revision
             for position, entry in enumerate(page.entries):
-                obj = self._codec.decode(kind, entry)
-                if matches is not None and not matches(obj):
+                item = read(entry)
+                if matches is not None and not matches(item):
                     continue
-                items.append(obj)
+                items.append(item)
                 if len(items) == limit:
                     is_last = position == len(page.entries) - 1 and not page.more
                     return ObjectList(items, revision, None if is_last else entry.key)
             if not page.more:
                 return ObjectList(items, revision)
             after = page.entries[-1].key
+
+    async def names(self, grouping: Grouping, namespace: str, group: str) -> set[str]:
+        """Names of the objects of a namespace that are in a group; costs what they are, not what there is."""
+        index = self._indexes.get(grouping)
+        if index is None:
+            index = self._indexes[grouping] = self._index(grouping)
+        return {key[-1] for key in await index.members(_group(namespace, group))}
+
+    async def members(self, grouping: Grouping, namespace: str, group: str) -> Sequence[Object]:
+        """The objects of a namespace that are in a group, sorted by name; as ``names``."""
+        names = await self.names(grouping, namespace, group)
+        found = [await self.find(grouping.kind, namespace, name) for name in sorted(names)]
+        return [obj for obj in found if obj is not None and group in grouping.groups_of(obj)]
+
+    def _index(self, grouping: Grouping) -> Index:
+        def groups_of(entry: Entry) -> Iterator[str]:
+            obj = self._codec.peek(entry)
+            return (_group(namespace_of(obj), group) for group in grouping.groups_of(obj))
+
+        return self.keyspace.index(prefix_of(grouping.kind), groups_of)
 
     @asynccontextmanager
     async def watch(
@@ -252,17 +325,22 @@ class ObjectStore:
 
         ``change`` alters the object in place, or returns another one. It may be called many times.
         """
-        for _ in range(_ATTEMPTS):
-            obj = await self.get(kind, namespace, name)
-            changed = change(obj) or obj
-            changed["metadata"]["resourceVersion"] = str(revision_of(changed) or revision_of(obj))
-            try:
-                return await self.update(kind, changed, subresource=subresource, dry_run=dry_run)
-            except StaleObjectError:
-                if revision_of(changed) != revision_of(obj):
-                    raise  # the change itself asked for a revision
-                await trio.lowlevel.checkpoint()
-        raise _too_busy(kind, name)
+        key = key_of(kind, namespace, name)
+        await self._turns.acquire(key)
+        try:
+            for _ in range(_ATTEMPTS):
+                obj = await self.get(kind, namespace, name)
+                changed = change(obj) or obj
+                changed["metadata"]["resourceVersion"] = str(revision_of(changed) or revision_of(obj))
+                try:
+                    return await self.update(kind, changed, subresource=subresource, dry_run=dry_run)
+                except StaleObjectError:
+                    if revision_of(changed) != revision_of(obj):
+                        raise  # the change itself asked for a revision
+                    await trio.lowlevel.checkpoint()
+            raise _too_busy(kind, name)
+        finally:
+            self._turns.release(key)
 
     async def delete(
         self,
@@ -330,6 +408,10 @@ class ObjectStore:
             why = f"unable to create new content in namespace {namespace} because it is being terminated"
             raise ForbiddenError(f'{kind.resource} "{name}" is forbidden: {why}')
         return Compare(entry.key, entry.mod_revision)
+
+
+def _group(namespace: str, group: str) -> str:
+    return f"{namespace}/{group}"
 
 
 def _check_identity(kind: ResourceKind, current: Object, uid: str | None, resource_version: int | None) -> None:

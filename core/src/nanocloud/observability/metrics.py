@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from prometheus_client import Metric
     from starlette.requests import Request
@@ -38,26 +38,40 @@ binding_runs = Counter("nanocloud_binding_executions", "Binding commands run, by
 class _Node(Collector):
     """What is read at the moment of the scrape."""
 
-    def __init__(self, keyspace: Keyspace, plugins: Callable[[], Iterable[Metric]]) -> None:
-        self._keyspace, self._plugins = keyspace, plugins
+    def __init__(self, keyspace: Keyspace) -> None:
+        self._keyspace = keyspace
 
     def collect(self) -> Iterator[Metric]:
         yield GaugeMetricFamily("nanocloud_keyspace_revision", "Last revision.", value=self._keyspace.revision)
         yield GaugeMetricFamily("nanocloud_keyspace_compacted", "Compacted up to.", value=self._keyspace.compacted)
         yield from reconcile_seconds.collect()
         yield from binding_runs.collect()
-        yield from self._plugins()
 
 
-def route(keyspace: Keyspace, plugins: Callable[[], Iterable[Metric]]) -> Route:
-    """The route; rendering happens in a worker thread."""
+class _Families(Collector):
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def render(families: Iterable[Metric]) -> bytes:
+    """Metric families in the text format."""
     registry = CollectorRegistry()
-    registry.register(_Node(keyspace, plugins))
+    registry.register(_Families(families))
+    return generate_latest(registry)
+
+
+def route(keyspace: Keyspace, plugins: Callable[[], Awaitable[bytes]]) -> Route:
+    """The route; rendering happens in a worker thread. ``plugins`` gives the text of what plugins measure."""
+    registry = CollectorRegistry()
+    registry.register(_Node(keyspace))
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
 
     async def metrics(request: Request) -> Response:
         text = await trio.to_thread.run_sync(partial(generate_latest, registry))
-        return Response(text, media_type=CONTENT_TYPE)
+        return Response(text + await plugins(), media_type=CONTENT_TYPE)
 
     return Route("/metrics", metrics, methods=["GET"])

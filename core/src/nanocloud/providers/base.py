@@ -11,7 +11,18 @@ if TYPE_CHECKING:
 
 
 class Provider(abc.ABC):
-    """Base of all contracts. Building one must not touch the host; ``lifespan`` does."""
+    """Base of all contracts.
+
+    Building one must not touch the host; ``lifespan`` does. The node opens a provider before it calls any other
+    method, closes it when it ends, and may open it again.
+
+    Methods are called from one trio thread. They are safe to call concurrently for different objects. Every await of
+    a method can be cancelled. A cancelled call leaves nothing behind, or something that calling it again, ``list`` and
+    ``remove`` put right; the provider stays usable.
+
+    Errors are those of ``nanocloud.errors``: the ones that a method names, else ProviderError. A message is one line
+    that names the object.
+    """
 
     @property
     @abc.abstractmethod
@@ -48,4 +59,5 @@ class Removable(abc.ABC):
 
     @abc.abstractmethod
     async def purge(self) -> None:
-        """Remove every trace. Called on a provider that is not open; repeats safely."""
+        """Remove every trace, of this provider's life and of earlier ones. Called on a provider that is not open;
+        repeats safely."""

@@ -1,6 +1,8 @@
 """The binding contract: run one command of a selected service on behalf of a dependant, inside an envelope.
 
-Which command runs when, over the life of a binding, is not the provider's business: see ``models/binding.py``.
+The envelope: the container's namespaces and seccomp filter, a user that is not root, no capabilities, no standard
+input, an environment of the provider's own, and a time limit. Which command runs when, over the life of a binding, is
+not the provider's business: see ``models/binding.py``.
 """
 
 from __future__ import annotations
@@ -42,8 +44,11 @@ class BindingCall:
 
 class BindingResult(enum.Enum):
     COMPLETED = "Completed"
+    """The command ended with 0."""
     FAILED = "Failed"
+    """It ended with another code, or could not be run; then there is no code, and ``output`` says why."""
     TIMEOUT = "Timeout"
+    """It was killed at the time limit; there is no code."""
 
 
 @attrs.frozen(kw_only=True)
@@ -53,6 +58,7 @@ class BindingOutcome:
     output: str
     """Standard output and error together, clipped to 1 MiB, with every secret argument masked."""
     started_at: float
+    """Seconds since the epoch."""
     finished_at: float
 
 
@@ -61,4 +67,13 @@ class BindingProvider(Provider):
 
     @abc.abstractmethod
     async def run(self, call: BindingCall) -> BindingOutcome:
-        """Run the command once and report. Cancellation kills it."""
+        """Run the command once and report. Cancellation kills it.
+
+        The program is ``/usr/lib/nanocloud/bindings/<command>`` in the container. It gets the arguments in their
+        order, each as one word, whatever it holds; in place of a secret one it gets a path. No run outlasts the time
+        limit, which is the provider's own, at most 900 seconds; a command that would is killed. A container that does
+        not run is a failure of the command.
+
+        Raises:
+            InvalidError: the command is no name of ``a-z``, ``0-9``, ``-`` and ``_``; nothing ran.
+        """

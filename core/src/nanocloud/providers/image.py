@@ -13,7 +13,8 @@ import attrs
 from nanocloud.providers.base import Provider
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence, Set
+    from collections.abc import Mapping, Sequence
+    from collections.abc import Set as AbstractSet
     from pathlib import Path
 
 Digest = NewType("Digest", str)
@@ -113,7 +114,7 @@ class ImageProvider(Provider):
         """
 
     @abc.abstractmethod
-    async def collect(self, in_use: Set[Digest], *, idle_seconds: float = 0.0) -> Sequence[Digest]:
+    async def collect(self, in_use: AbstractSet[Digest], *, idle_seconds: float = 0.0) -> Sequence[Digest]:
         """Remove images whose manifest digest is not in ``in_use``, and layers nobody needs; returns what went.
 
         Images that were resolved, ensured or looked up less than ``idle_seconds`` ago stay: a plan may hold one that

@@ -36,7 +36,8 @@ class MacroValue:
 
 
 class MacroProvider(Provider):
-    """Expands one or more macros. Expansion changes nothing on the node: it only says a value.
+    """Expands one or more macros. Expansion changes nothing on the node: it only says a value, also where no option is
+    resolved yet.
 
     The value is decided once and kept in the profile; a macro that was expanded is not asked again.
     """
@@ -49,6 +50,9 @@ class MacroProvider(Provider):
     @abc.abstractmethod
     async def expand(self, macro: str, arguments: Sequence[str], context: MacroContext) -> MacroValue:
         """The value of ``!macro arguments...``.
+
+        The value is text without NUL, of at most 32768 characters. A label is untrusted: whatever the arguments are,
+        the answer is a value or an error of ``nanocloud.errors``.
 
         Raises:
             InvalidError: wrong arguments; the message shows the macro as written and what is allowed.

@@ -28,7 +28,10 @@ IPAddress = IPv4Address | IPv6Address
 
 @attrs.frozen(kw_only=True)
 class PortMapping:
-    """Traffic to ``host_ip:host_port`` of the node goes to ``container_port`` of the sandbox."""
+    """Traffic to ``host_ip:host_port`` of the node goes to ``container_port`` of the sandbox.
+
+    A number of one protocol is free while the other one's is held.
+    """
 
     host_port: int
     container_port: int
@@ -64,11 +67,15 @@ class NetworkProvider(Provider):
 
     @abc.abstractmethod
     async def attach(self, spec: SandboxNetworkSpec) -> SandboxNetwork:
-        """Make the sandbox's network namespace and connect it; all or nothing. The same spec again returns the same.
+        """Make the sandbox's network namespace and connect it; all or nothing. The same spec again returns the same. No
+        address is given to two sandboxes.
 
         Raises:
-            PortInUseError: a host port is held by another sandbox or by a program of the host; names both.
-            ProviderError: no address is left, or the host refused; the message names the step.
+            InvalidError: an id, owner or port that cannot be.
+            AlreadyExistsError: the sandbox is attached with another owner or other ports.
+            PortInUseError: a host port is held by another sandbox or by a program of the host; names port and holder.
+            ProviderError: the owner has another sandbox, no address is left, or the host refused; the message names
+                the step.
         """
 
     @abc.abstractmethod
@@ -77,7 +84,11 @@ class NetworkProvider(Provider):
 
     @abc.abstractmethod
     async def release(self, owner: str) -> None:
-        """Forget the address reserved for ``owner`` (its pod is gone for good). Unknown owners are no error."""
+        """Forget the address reserved for ``owner`` (its pod is gone for good). Unknown owners are no error.
+
+        Raises:
+            ProviderError: a sandbox of the owner is attached; names it.
+        """
 
     @abc.abstractmethod
     async def list(self) -> Sequence[SandboxNetwork]:

@@ -78,7 +78,7 @@ DEFAULT_CAPABILITIES: frozenset[str] = frozenset()
 
 @attrs.frozen(kw_only=True)
 class Security:
-    """What the container may do beyond the baseline. no-new-privileges, masked paths and namespaces always hold."""
+    """What the container may do beyond the baseline. No-new-privileges, masked paths and namespaces always hold."""
 
     capabilities: frozenset[str] = DEFAULT_CAPABILITIES
     """Names as in capabilities(7): ``CAP_CHOWN``."""
@@ -86,6 +86,7 @@ class Security:
     seccomp_path: Path | None = None
     read_only_root: bool = False
     privileged: bool = False
+    """Every capability and device, and no seccomp filter."""
 
 
 @attrs.frozen(kw_only=True)
@@ -100,11 +101,14 @@ class ContainerSpec:
     writable layer of this container on top and removes it with the container."""
     argv: tuple[str, ...]
     environment: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    """What the first process finds in its environment."""
     working_directory: str = "/"
+    """Where the first process starts."""
     user: str = ""
     """As in an OCI image configuration: ``user``, ``uid``, ``user:group`` or ``uid:gid``; empty is root. Names are
     looked up in the image's ``/etc/passwd`` and ``/etc/group``."""
     hostname: str = ""
+    """What the container calls itself."""
     network_namespace: Path | None = None
     """A network namespace made by the network provider; ``None`` gives the container an empty one of its own."""
     mounts: tuple[Mount, ...] = ()
@@ -118,6 +122,7 @@ class ContainerSpec:
     """On the host; its folder is made by the runtime, mode 0700. The file is kept when the container is removed."""
     log_limit_bytes: int = 16 * 1024 * 1024
     stop_signal: str = "SIGTERM"
+    """What ``stop`` sends to the first process."""
 
 
 class ContainerState(enum.Enum):
@@ -200,17 +205,18 @@ class RuntimeProvider(Provider):
 
         Raises:
             AlreadyExistsError: the id is taken.
-            InvalidError: a field that cannot be used: a user the image does not have, an empty argv, ...
+            InvalidError: a field that cannot be used: a user the image does not have, an empty argv, a relative path.
             ProviderError: the host refused; the message names the step.
         """
 
     @abc.abstractmethod
     async def start(self, container: ContainerId) -> ContainerStatus:
-        """Run the container's process. When this returns its ``execve`` has succeeded.
+        """Run the container's process. When this returns its ``execve`` has succeeded. Repeats safely while it runs.
 
         Raises:
             ProviderError: the program does not exist or cannot be executed; the container is then ``exited``
                 with 127 or 126.
+            ProviderError: it has ended; a container runs once.
         """
 
     @abc.abstractmethod
@@ -219,7 +225,9 @@ class RuntimeProvider(Provider):
 
     @abc.abstractmethod
     async def stop(self, container: ContainerId, *, grace_seconds: float) -> ExitStatus:
-        """Send the stop signal; after the grace kill every process of the container. Repeats safely."""
+        """Send the stop signal; after the grace kill every process of the container. It has ended when this returns.
+        Repeats safely.
+        """
 
     @abc.abstractmethod
     async def remove(self, container: ContainerId) -> None:
@@ -231,7 +239,8 @@ class RuntimeProvider(Provider):
 
     @abc.abstractmethod
     def exec(self, container: ContainerId, spec: ExecSpec) -> AbstractAsyncContextManager[ExecSession]:
-        """Run one more process in the container, with its seccomp filter, cgroup and namespaces.
+        """Run one more process in the container, with its seccomp filter, cgroup and namespaces. Sessions of one
+        container may overlap.
 
         Raises (on entering):
             UnavailableError: the container is not running.

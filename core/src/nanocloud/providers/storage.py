@@ -4,10 +4,11 @@ A storage is what the keyspace stands on. It is written so that one can be made 
 file, on lmdb, or on a server such as etcd (whose model this is). What a storage guarantees:
 
 *Revisions.* One counter over the whole store, 0 while it is empty. Each transaction that changes something takes the
-next number, once; all its changes carry that number. Numbers are never reused, also not after a crash.
+next number, once; all its changes carry that number. Numbers are never reused, also not after a crash. One that
+changes nothing takes none.
 
-*Atomic and durable.* A transaction takes effect wholly or not at all, and what ``transact`` returned survives a crash
-of the process and of the machine. Concurrent transactions have an order, the order of their revisions, and each one's
+*Atomic and durable.* A transaction takes effect wholly or not at all. What ``transact`` returned survives a crash of
+the process and of the machine. Concurrent transactions have an order, the order of their revisions, and each one's
 checks are made against the state that all earlier ones left. One that is refused changes nothing and disturbs no other.
 
 *Order.* Keys are compared as unsigned bytes. A key is at most ``MAX_KEY_BYTES`` long, a value ``MAX_VALUE_BYTES``, a
@@ -149,13 +150,14 @@ class StorageInfo:
 
 class StorageProvider(Provider):
     """Keeps the records. Only one server at a time may write: where a storage cannot share, ``lifespan`` refuses a
-    second one with LockedError that names the place and the holder."""
+    second one with LockedError that names the place and the id of the process that holds it."""
 
     @abc.abstractmethod
     async def transact(self, transaction: Transaction) -> Committed | Rejected:
         """Check and change in one step; durable when it returns.
 
-        Cancelled: the transaction may or may not have happened, wholly; a caller that cares reads again.
+        Cancelled: the transaction happens wholly or not at all, perhaps a moment later, but never after one that was
+        sent later; a caller that cares sends another, and reads then.
 
         Raises:
             UnavailableError: it did not happen as far as this process can tell: the disk is full, or failed.
@@ -176,7 +178,11 @@ class StorageProvider(Provider):
     ) -> RecordPage:
         """The records with ``start <= key < end`` (``end`` None: no upper bound), all from one state.
 
-        Raises: as ``get``.
+        At most ``limit``, which is 1 or more, from the lowest key on; None: all of them.
+
+        Raises:
+            CompactedError: ``revision`` lies before the compacted one.
+            FutureRevisionError: ``revision`` is not reached yet.
         """
 
     @abc.abstractmethod
@@ -196,7 +202,8 @@ class StorageProvider(Provider):
     async def wait_beyond(self, revision: int) -> int:
         """Wait until a transaction after ``revision`` is committed; return the store's last revision.
 
-        Whoever wrote it: with a storage that several servers share, also their transactions count.
+        At once where that has happened. Whoever wrote it: with a storage that several servers share, also their
+        transactions count.
         """
 
     @abc.abstractmethod

@@ -42,20 +42,25 @@ class VolumeStatus:
 
 
 class VolumeProvider(Provider):
-    """Keeps volumes. Unknown ids raise NotFoundError unless a method says otherwise."""
+    """Keeps volumes. Unknown ids raise NotFoundError unless a method says otherwise. Calls for one volume may
+    overlap."""
 
     @abc.abstractmethod
     async def create(self, spec: VolumeSpec) -> VolumeStatus:
         """Make the volume, whole or not at all. The same spec again returns the volume.
 
         Raises:
-            InvalidError: a size or file system that cannot be; or the id exists with another size or file system.
+            InvalidError: an id, size or file system that cannot be.
+            InvalidError: the id exists with another size or file system.
             VolumeFullError: the host has not that much room; names both sizes.
         """
 
     @abc.abstractmethod
     async def publish(self, volume: VolumeId, *, consumer: str) -> Path:
-        """Mount the volume (nosuid, nodev) and return the host path of its root. Repeats safely for a consumer."""
+        """Mount the volume (nosuid, nodev) and return the host path of its root. Repeats safely for a consumer.
+
+        All consumers get the same path. A fresh volume is empty; what was written is there again.
+        """
 
     @abc.abstractmethod
     async def unpublish(self, volume: VolumeId, *, consumer: str) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nanocloud.providers.storage import Committed, Record, RecordPut, Rejected
+from nanocloud.providers.storage import Committed, Record, RecordChange, RecordPut, Rejected
 from nanocloud.storage._schema import POSITION_BITS
 
 if TYPE_CHECKING:
@@ -15,8 +15,11 @@ if TYPE_CHECKING:
 
     from nanocloud.providers.storage import RecordDelete, Transaction
 
+_MOD_REVISION = """
+SELECT log.id, log.value IS NULL FROM kv JOIN log ON log.id = kv.id WHERE kv.key = ?
+"""
 _NEWEST = """
-SELECT log.id, log.create_revision, log.version, log.value IS NULL
+SELECT log.id, log.create_revision, log.version, log.expires_at, log.value
 FROM kv JOIN log ON log.id = kv.id WHERE kv.key = ?
 """
 _APPEND = "INSERT INTO log (id, key, prev, create_revision, version, expires_at, value) VALUES (?, ?, ?, ?, ?, ?, ?)"
@@ -26,45 +29,55 @@ ON CONFLICT (key) DO UPDATE SET id = excluded.id, expires_at = excluded.expires_
 """
 
 
-def apply(connection: sqlite3.Connection, transaction: Transaction, revision: int) -> Committed | Rejected:
-    """Apply one transaction on top of ``revision``. A rejected one has written nothing."""
+def apply(
+    connection: sqlite3.Connection, transaction: Transaction, revision: int
+) -> tuple[Committed | Rejected, list[RecordChange]]:
+    """Apply one transaction on top of ``revision``; with it what changed. A rejected one has written nothing."""
     for check in transaction.checks:
-        newest = connection.execute(_NEWEST, (check.key,)).fetchone()
-        actual = 0 if newest is None or newest[3] else newest[0] >> POSITION_BITS
+        newest = connection.execute(_MOD_REVISION, (check.key,)).fetchone()
+        actual = 0 if newest is None or newest[1] else newest[0] >> POSITION_BITS
         if actual != check.mod_revision:
-            return Rejected(check.key, check.mod_revision, actual)
+            return Rejected(check.key, check.mod_revision, actual), []
+    changes: list[RecordChange] = []
     records: list[Record | None] = []
-    changed = 0
     for operation in transaction.operations:
-        row_id = (revision + 1) << POSITION_BITS | changed
+        row_id = (revision + 1) << POSITION_BITS | len(changes)
         if isinstance(operation, RecordPut):
-            records.append(_put(connection, operation, row_id))
-            changed += 1
+            change: RecordChange | None = _put(connection, operation, row_id)
         else:
-            records.append(None)
-            changed += _delete(connection, operation, row_id)
-    return Committed(revision + 1 if changed else revision, changed, tuple(records))
+            change = _delete(connection, operation, row_id)
+        if change is not None:
+            changes.append(change)
+        records.append(None if change is None else change.record)
+    return Committed(revision + 1 if changes else revision, len(changes), tuple(records)), changes
 
 
-def _put(connection: sqlite3.Connection, put: RecordPut, row_id: int) -> Record:
-    revision = row_id >> POSITION_BITS
-    prev, created, version = 0, revision, 1
-    if newest := connection.execute(_NEWEST, (put.key,)).fetchone():
-        prev = newest[0]
-        if not newest[3]:
-            created, version = newest[1], newest[2] + 1
-    connection.execute(_APPEND, (row_id, put.key, prev, created, version, put.expires_at, put.value))
-    connection.execute(_POINT, (put.key, row_id, put.expires_at))
-    return Record(put.key, put.value, created, revision, version, put.expires_at)
+def _put(connection: sqlite3.Connection, put: RecordPut, row_id: int) -> RecordChange:
+    key, revision = put.key, row_id >> POSITION_BITS
+    replaced, previous = _replaced(connection, key)
+    created, version = (previous.create_revision, previous.version + 1) if previous else (revision, 1)
+    connection.execute(_APPEND, (row_id, key, replaced, created, version, put.expires_at, put.value))
+    connection.execute(_POINT, (key, row_id, put.expires_at))
+    record = Record(key, put.value, created, revision, version, put.expires_at)
+    return RecordChange(key, revision, record, previous)
 
 
-def _delete(connection: sqlite3.Connection, delete: RecordDelete, row_id: int) -> bool:
-    newest = connection.execute(_NEWEST, (delete.key,)).fetchone()
-    if newest is None or newest[3]:
-        return False
-    connection.execute(_APPEND, (row_id, delete.key, newest[0], 0, 0, None, None))
+def _delete(connection: sqlite3.Connection, delete: RecordDelete, row_id: int) -> RecordChange | None:
+    replaced, previous = _replaced(connection, delete.key)
+    if previous is None:
+        return None
+    connection.execute(_APPEND, (row_id, delete.key, replaced, 0, 0, None, None))
     connection.execute(_POINT, (delete.key, row_id, None))
-    return True
+    return RecordChange(delete.key, row_id >> POSITION_BITS, None, previous)
+
+
+def _replaced(connection: sqlite3.Connection, key: bytes) -> tuple[int, Record | None]:
+    """The id of the row that a new one replaces (0: none), and its record (None: there is none, or a tombstone)."""
+    newest = connection.execute(_NEWEST, (key,)).fetchone()
+    if newest is None:
+        return 0, None
+    row_id, created, version, expires_at, value = newest
+    return row_id, None if value is None else Record(key, value, created, row_id >> POSITION_BITS, version, expires_at)
 
 
 def raise_floor(connection: sqlite3.Connection, revision: int) -> None:

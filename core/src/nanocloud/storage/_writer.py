@@ -2,7 +2,7 @@
 
 Callers append transactions to a list; the thread takes the whole list, applies it inside one SQLite transaction with
 one sync of the disk, and reports every outcome with one call into trio. While it syncs, the next group gathers. So a
-lone writer waits for one sync, and many writers share each.
+lone writer waits for one sync, and many writers share each. The sweep of a compaction goes along with the groups.
 
 After a sync that failed nobody knows what is on the disk (the kernel may drop the pages and report the next sync as
 good), so from then on every write is refused: a restart reads back what is really there.
@@ -13,40 +13,46 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import attrs
 import trio
 
 from nanocloud.errors import CorruptError, NanocloudError, UnavailableError
-from nanocloud.providers.storage import Committed
 from nanocloud.storage import _apply
 from nanocloud.storage._schema import failure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-    from nanocloud.providers.storage import Rejected, Transaction
+    from nanocloud.providers.storage import Committed, RecordChange, Rejected, Transaction
 
 log = logging.getLogger(__name__)
 
 _GROUP_TRANSACTIONS = 256
 _GROUP_BYTES = 16 << 20
-_SWEEP_REVISIONS = 128  # a few milliseconds of deleting, between two groups of writers
+_SWEEP_REVISIONS = 128  # a few milliseconds of deleting, when no writer waits
+_SWEEP_REVISIONS_BESIDE = 16  # with a group at the least; twice its size keeps up with any
 _IDLE_SECONDS = 0.2
 _SYNC_FAILURES = {sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC}
 
 
 @attrs.define(eq=False)
 class Request:
-    """A transaction on its way. ``done`` is set in trio once ``outcome`` or ``error`` is."""
+    """A transaction on its way. It ends, in trio, once ``outcome`` or ``error`` is there, or it is withdrawn."""
 
     transaction: Transaction
     size_bytes: int
+    on_end: Callable[[], None]
+    changes: list[RecordChange] = attrs.field(factory=list)
     done: trio.Event = attrs.field(factory=trio.Event)
     outcome: Committed | Rejected | None = None
     error: NanocloudError | None = None
+
+    def end(self) -> None:
+        self.on_end()
+        self.done.set()
 
 
 @attrs.define(eq=False)
@@ -57,12 +63,19 @@ class Compaction:
     done: trio.Event = attrs.field(factory=trio.Event)
     error: NanocloudError | None = None
 
+    def end(self) -> None:
+        self.done.set()
+
 
 class Writer:
     """Owns the writing connection from ``start`` to ``close``. Methods are called from the trio thread."""
 
     def __init__(
-        self, connection: sqlite3.Connection, database: Path, revision: int, on_commit: Callable[[int], None]
+        self,
+        connection: sqlite3.Connection,
+        database: Path,
+        revision: int,
+        on_commit: Callable[[int, list[list[RecordChange]]], None],
     ) -> None:
         self._connection, self._database = connection, database
         self._revision, self._on_commit = revision, on_commit
@@ -97,8 +110,10 @@ class Writer:
     def withdraw(self, request: Request) -> None:
         """Forget a request if the thread has not taken it up yet."""
         with self._wakeup:
-            if request in self._requests:
-                self._requests.remove(request)
+            if request not in self._requests:
+                return
+            self._requests.remove(request)
+        request.end()
 
     def close(self) -> None:
         """Finish what was submitted, checkpoint, close the connection. Blocks."""
@@ -127,44 +142,48 @@ class Writer:
             self._requests = rest
             compactions, self._compactions = self._compactions, []
             closing = self._closing
-        if group:
-            self._commit(group)
+        has_committed = bool(group) and self._commit(group)
         if compactions:
             self._compact(compactions)
-        if self._swept < self._floor and not closing:
+        if self._swept < self._floor and not closing and not has_committed:
             self._sweep()
         if not (group or compactions or closing or self._checkpointed):
             self._checkpoint()
         return not closing or bool(rest)
 
-    def _commit(self, group: list[Request]) -> None:
-        revision = self._revision
+    def _commit(self, group: list[Request]) -> bool:
+        """Commit a group, and with it a part of a sweep that is under way: that costs no sync of its own then."""
+        revision, swept = self._revision, self._swept
         try:
             if self._broken is not None:  # since these requests came in
                 raise self._broken
             self._connection.execute("BEGIN IMMEDIATE")
             for request in group:
-                outcome = _apply.apply(self._connection, request.transaction, revision)
-                if isinstance(outcome, Committed):
-                    revision = outcome.revision
-                request.outcome = outcome
+                request.outcome, request.changes = _apply.apply(self._connection, request.transaction, revision)
+                revision += bool(request.changes)
+            if swept < self._floor:
+                swept = min(self._floor, swept + max(_SWEEP_REVISIONS_BESIDE, 2 * len(group)))
+                _apply.sweep(self._connection, self._swept, swept)
             self._connection.execute("COMMIT")
         except (sqlite3.Error, NanocloudError) as exc:
             error = exc if isinstance(exc, NanocloudError) else self._failed(exc)
             for request in group:
                 request.outcome, request.error = None, error
+            self._trio.run_sync_soon(_finish_all, group)
+            return False
         except BaseException as exc:
             for request in group:
                 request.error = UnavailableError(f"the keyspace writer failed: {exc!r}")
             self._trio.run_sync_soon(_finish_all, group)
             raise
-        else:
-            self._revision = revision
-            self._checkpointed = False
-        self._trio.run_sync_soon(self._report, group, self._revision)
+        self._revision, self._swept = revision, swept
+        self._checkpointed = False
+        self._trio.run_sync_soon(self._report, group, revision)
+        self._report_swept()
+        return True
 
     def _report(self, group: list[Request], revision: int) -> None:
-        self._on_commit(revision)
+        self._on_commit(revision, [request.changes for request in group if request.changes])
         _finish_all(group)
 
     def _compact(self, compactions: list[Compaction]) -> None:
@@ -267,4 +286,4 @@ def again(error: NanocloudError) -> NanocloudError:
 
 def _finish_all(requests: list[Request] | list[Compaction] | list[Request | Compaction]) -> None:
     for request in requests:
-        request.done.set()
+        request.end()

@@ -2,7 +2,8 @@
 
 Writes go through one thread (`_writer.py`). Reads that are small run on the spot, on a read-only connection of the
 trio thread: they take about 10 us, an eighth of a hop to a thread. Larger ones go to threads with connections of their
-own. The folder holds ``lock``, ``keyspace.db`` and, while open, SQLite's ``-wal`` and ``-shm``.
+own. What was read before is kept (`_cache.py`), and so are the last changes (`_recent.py`). The folder holds ``lock``,
+``keyspace.db`` and, while open, SQLite's ``-wal`` and ``-shm``.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import heapq
 import itertools
 import sqlite3
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 import trio
@@ -18,7 +20,9 @@ import trio
 from nanocloud.errors import FutureRevisionError
 from nanocloud.providers.storage import RecordPut, StorageProvider
 from nanocloud.storage import _read
+from nanocloud.storage._cache import RecordCache
 from nanocloud.storage._lock import locked_folder
+from nanocloud.storage._recent import RecentChanges
 from nanocloud.storage._schema import failure, open_reader, open_writer
 from nanocloud.storage._writer import Compaction, Request, Writer, again
 
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
         ChangePage,
         Committed,
         Record,
+        RecordChange,
         RecordPage,
         Rejected,
         StorageInfo,
@@ -67,11 +72,13 @@ class SqliteStorage(StorageProvider):
             connection = await trio.to_thread.run_sync(self._open)
             self._idle_readers: list[sqlite3.Connection] = []
             self._threads = trio.CapacityLimiter(_READER_THREADS)
+            self._cache = RecordCache()
             self._waiters: list[tuple[int, int, trio.Event]] = []
             self._waiter_numbers = itertools.count()
             try:
                 self._reader = open_reader(self._database)
                 self._revision = self._inline(_read.info).revision
+                self._recent = RecentChanges(self._revision)
                 self._writer = Writer(connection, self._database, self._revision, self._committed)
             except BaseException as exc:
                 connection.close()
@@ -91,8 +98,10 @@ class SqliteStorage(StorageProvider):
         return open_writer(self._database, max_size_bytes=self._max_size_bytes)
 
     async def transact(self, transaction: Transaction) -> Committed | Rejected:
-        request = Request(transaction, _size_bytes(transaction))
+        written = tuple(operation.key for operation in transaction.operations)
+        request = Request(transaction, _size_bytes(transaction), partial(self._cache.end_writing, written))
         self._writer.submit(request)
+        self._cache.begin_writing(written)
         try:
             await request.done.wait()
         except trio.Cancelled:
@@ -106,7 +115,9 @@ class SqliteStorage(StorageProvider):
     async def get(self, key: bytes, *, revision: int | None = None) -> Record | None:
         await trio.lowlevel.checkpoint_if_cancelled()
         if revision is None:
-            return self._inline(_read.get, key)
+            if (record := self._cache.get(key)) is None and (record := self._inline(_read.get, key)) is not None:
+                self._cache.add(record)
+            return record
         if self._revision - revision <= _SMALL_HISTORY:
             return self._inline(_read.get_at, key, revision)
         return await self._in_thread(_read.get_at, key, revision)
@@ -125,6 +136,8 @@ class SqliteStorage(StorageProvider):
 
     async def changes(self, start: bytes, end: bytes | None, *, after: int, limit: int) -> ChangePage:
         await trio.lowlevel.checkpoint_if_cancelled()
+        if (page := self._recent.page(start, end, after, limit)) is not None:
+            return page
         if self._revision - after <= _SMALL_HISTORY:
             return self._inline(_read.changes, start, end, after, limit)
         return await self._in_thread(_read.changes, start, end, after, limit)
@@ -155,6 +168,7 @@ class SqliteStorage(StorageProvider):
         current = self._inline(_read.info).revision
         if revision > current:
             raise FutureRevisionError(requested=revision, current=current)
+        self._recent.forget(revision)
         compaction = Compaction(revision)
         self._writer.submit(compaction)
         await compaction.done.wait()
@@ -165,8 +179,10 @@ class SqliteStorage(StorageProvider):
         await trio.lowlevel.checkpoint_if_cancelled()
         return self._inline(_read.info)
 
-    def _committed(self, revision: int) -> None:
+    def _committed(self, revision: int, transactions: Sequence[Sequence[RecordChange]]) -> None:
         self._revision = revision
+        for changes in transactions:
+            self._recent.add(changes)
         while self._waiters and self._waiters[0][0] < revision:
             heapq.heappop(self._waiters)[2].set()
 

@@ -7,6 +7,7 @@ and a crash loses what was still on the way. Nothing here waits.
 from __future__ import annotations
 
 import heapq
+import os
 from bisect import bisect_left, bisect_right, insort
 from operator import attrgetter
 from typing import TYPE_CHECKING
@@ -59,7 +60,7 @@ class FakeDisk:
     def hold(self, holder: object) -> None:
         """Raises LockedError where another has it open."""
         if self._holder is not None:
-            raise LockedError("the fake disk is in use by another storage", hint="close that one first")
+            raise LockedError(f"the fake disk is in use by process {os.getpid()}", hint="close that storage first")
         self._holder = holder
 
     def let_go(self, holder: object) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
-from nanocloud.errors import NotFoundError
+from nanocloud.errors import ImageError, NotFoundError
 from nanocloud.providers.image import (
     CatalogEntry,
     Digest,
@@ -26,13 +26,14 @@ from nanocloud.testkit.calls import Calls
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence, Set
 
-_SIZE_BYTES = 1024
+_LAYER_BYTES = 1024
 
 
 class FakeImages(ImageProvider):
     """Knows the images that a test adds. A reference that is added again gets a new digest, as a moved tag does.
 
-    ``reference@digest`` finds every image that was ever added, as in a registry.
+    ``reference@digest`` finds every image that was ever added, as in a registry. Folders of layers are the test's: they
+    stay when an image is collected.
     """
 
     def __init__(self) -> None:
@@ -42,6 +43,7 @@ class FakeImages(ImageProvider):
         self._layers: dict[Digest, tuple[Path, ...]] = {}
         self._catalog: dict[str, CatalogEntry] = {}
         self._here: dict[Digest, UnpackedImage] = {}
+        self._spoiled: set[Digest] = set()
         self._asked: dict[Digest, float] = {}
         """When an image was last resolved, ensured or looked up."""
         self._added = 0
@@ -55,14 +57,19 @@ class FakeImages(ImageProvider):
         """
         self._added += 1
         digest = Digest("sha256:" + hashlib.sha256(f"{self._added} {reference}".encode()).hexdigest())
-        image = Image(reference=reference, digest=digest, config=config or ImageConfig(), size_bytes=_SIZE_BYTES)
-        self._images[reference] = self._pinned[digest] = image
         self._layers[digest] = layers or (Path("/run/fake/layers") / digest.removeprefix("sha256:"),)
+        size_bytes = _LAYER_BYTES * len(self._layers[digest])
+        image = Image(reference=reference, digest=digest, config=config or ImageConfig(), size_bytes=size_bytes)
+        self._images[reference] = self._pinned[digest] = image
         if not {"/", ":"} & set(reference):
             self._catalog[reference] = CatalogEntry(
                 service=reference, reference=reference, description=description, built=True
             )
         return image
+
+    def spoil(self, digest: Digest) -> None:
+        """The registry has other bytes below this digest from now on, an image's or that of ``layer_digest``."""
+        self._spoiled.add(digest)
 
     @property
     def name(self) -> str:
@@ -80,19 +87,23 @@ class FakeImages(ImageProvider):
         await self.calls.enter("resolve", reference)
         name, _, digest = reference.partition("@")
         if (pinned := self._pinned.get(Digest(digest))) is not None and pinned.reference == name:
-            return self._note(attrs.evolve(pinned, reference=reference))
+            return self._note(self._verified(attrs.evolve(pinned, reference=reference)))
         if reference not in self._images:
             near = difflib.get_close_matches(reference, self._images)
             hint = f"did you mean {', '.join(near)}?" if near else ""
             raise NotFoundError(f"image {reference} is not known", hint=hint)
-        return self._note(self._images[reference])
+        return self._note(self._verified(self._images[reference]))
 
     async def ensure(self, image: Image, *, progress: PullProgress | None = None) -> UnpackedImage:
         await self.calls.enter("ensure", image.reference)
-        if progress is not None:
-            progress(done_bytes=image.size_bytes, total_bytes=image.size_bytes, layer=image.digest)
         self._note(image)
-        return self._here.setdefault(image.digest, UnpackedImage(image=image, layers=self._layers[image.digest]))
+        if image.digest not in self._here:
+            for layer in map(layer_digest, self._layers[image.digest]):
+                self._verify(layer, f"layer {layer} of {image.reference}")
+                if progress is not None:
+                    progress(done_bytes=_LAYER_BYTES, total_bytes=_LAYER_BYTES, layer=layer)
+            self._here[image.digest] = UnpackedImage(image=image, layers=self._layers[image.digest])
+        return self._here[image.digest]
 
     async def local(self, digest: Digest) -> UnpackedImage:
         await self.calls.enter("local", digest)
@@ -115,6 +126,19 @@ class FakeImages(ImageProvider):
         """What is unpacked."""
         return set(self._here)
 
+    def _verified(self, image: Image) -> Image:
+        self._verify(image.digest, image.reference)
+        return image
+
+    def _verify(self, digest: Digest, what: str) -> None:
+        if digest in self._spoiled:
+            raise ImageError(f"{what} has not the digest {digest}")
+
     def _note(self, image: Image) -> Image:
         self._asked[image.digest] = trio.current_time()
         return image
+
+
+def layer_digest(folder: Path) -> Digest:
+    """Of the layer that is unpacked there."""
+    return Digest("sha256:" + hashlib.sha256(str(folder).encode()).hexdigest())

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _SANDBOX = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}")
 _SUBNET = IPv4Network("10.88.0.0/16")
+_LAST_PORT = 65535
 _IPV6_PREFIX = int(IPv6Address("fd00:6e63::"))
 
 
@@ -51,12 +52,13 @@ class FakeNetwork(NetworkProvider, Removable):
 
     async def attach(self, spec: SandboxNetworkSpec) -> SandboxNetwork:
         await self.calls.enter("attach", spec.sandbox)
-        if not _SANDBOX.fullmatch(spec.sandbox):
-            raise InvalidError(f"sandbox {spec.sandbox!r} does not match {_SANDBOX.pattern}")
+        _check(spec)
         if (existing := self._attached.get(spec.sandbox)) is not None:
             if (existing.owner, existing.ports) != (spec.owner, spec.ports):
                 raise AlreadyExistsError(f"sandbox {spec.sandbox} is attached with another owner or other ports")
             return existing
+        if (other := self._sandbox_of(spec.owner)) is not None:
+            raise ProviderError(f"sandbox {spec.sandbox}: {spec.owner} is attached as sandbox {other}")
         for port in spec.ports:
             self._check_free(port, spec.sandbox)
         address = self._address_for(spec.owner)
@@ -80,6 +82,8 @@ class FakeNetwork(NetworkProvider, Removable):
 
     async def release(self, owner: str) -> None:
         await self.calls.enter("release", owner)
+        if (sandbox := self._sandbox_of(owner)) is not None:
+            raise ProviderError(f"the address of {owner} is in use by sandbox {sandbox}")
         self._reserved.pop(owner, None)
 
     async def list(self) -> Sequence[SandboxNetwork]:
@@ -117,6 +121,9 @@ class FakeNetwork(NetworkProvider, Removable):
     def _gateway(self) -> IPv4Address:
         return self._subnet[1]
 
+    def _sandbox_of(self, owner: str) -> SandboxId | None:
+        return next((network.sandbox for network in self._attached.values() if network.owner == owner), None)
+
     def _in_use(self) -> set[IPAddress]:
         return {address for network in self._attached.values() for address in network.addresses}
 
@@ -142,6 +149,16 @@ class FakeNetwork(NetworkProvider, Removable):
         for network in self._attached.values():
             if any(_collide(port, other) for other in network.ports):
                 raise PortInUseError(f"{wanted}, which sandbox {network.sandbox} holds")
+
+
+def _check(spec: SandboxNetworkSpec) -> None:
+    if not _SANDBOX.fullmatch(spec.sandbox):
+        raise InvalidError(f"sandbox {spec.sandbox!r} does not match {_SANDBOX.pattern}")
+    if not all(spec.owner.partition("/")):
+        raise InvalidError(f"sandbox {spec.sandbox}: owner {spec.owner!r} is not <namespace>/<pod>")
+    for port in spec.ports:
+        if not (1 <= port.host_port <= _LAST_PORT and 1 <= port.container_port <= _LAST_PORT):
+            raise InvalidError(f"sandbox {spec.sandbox}: ports are from 1 to {_LAST_PORT}, not {port}")
 
 
 def _collide(one: PortMapping, other: PortMapping) -> bool:

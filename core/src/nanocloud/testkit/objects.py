@@ -12,22 +12,24 @@ from nanocloud.keyspace import Keyspace
 from nanocloud.models.builtin import builtin_registry
 from nanocloud.objects import ObjectStore
 from nanocloud.secrets import Envelope
-from nanocloud.storage import SqliteStorage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
-    from pathlib import Path
 
     from nanocloud.models.meta import Object
+    from nanocloud.providers.storage import StorageProvider
 
 NODE_KEY = bytes(range(32))
 
 
 @asynccontextmanager
-async def open_store(folder: Path) -> AsyncIterator[ObjectStore]:
-    """An object store of the built-in kinds with its first namespaces, over a real keyspace in ``folder``."""
+async def open_store(storage: StorageProvider) -> AsyncIterator[ObjectStore]:
+    """An object store of the built-in kinds with its first namespaces, over a keyspace on ``storage``.
+
+    With a FakeStorage there is no thread and no file, and time may be virtual.
+    """
     envelope = Envelope(NODE_KEY)
-    async with SqliteStorage(folder) as storage, Keyspace.open(storage) as keyspace:
+    async with storage, Keyspace.open(storage) as keyspace:
         store = ObjectStore(keyspace, builtin_registry(), seal=envelope.seal, unseal=envelope.unseal)
         await store.ensure_namespaces()
         yield store

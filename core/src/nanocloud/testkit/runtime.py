@@ -177,6 +177,8 @@ class FakeRuntime(RuntimeProvider, Removable):
     async def start(self, container: ContainerId) -> ContainerStatus:
         await self.calls.enter("start", container)
         found = self._known(container)
+        if found.state is ContainerState.RUNNING:
+            return found.status
         if found.state is not ContainerState.CREATED:
             raise ProviderError(f"container {container} is {found.state.value}; only a created one can be started")
         found.program = program = self.program(found.spec)

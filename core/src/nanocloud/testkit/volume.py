@@ -28,7 +28,8 @@ class _Volume:
 
 
 class FakeVolume(VolumeProvider, Removable):
-    """Keeps the whole contract but one sentence: a folder has no size, so nothing stops a writer at the limit."""
+    """Keeps the contract but for what takes a file system: a folder is not mounted, and nothing stops a writer at the
+    limit."""
 
     def __init__(self, folder: Path, *, capacity_bytes: int = 1 << 40) -> None:
         self.calls = Calls()

@@ -57,7 +57,7 @@ class Quota:
 
 
 class DnsServer:
-    """``bind`` first, then ``serve`` until cancelled. ``zone`` may be replaced at any time."""
+    """``bind`` first, then ``serve`` until cancelled. ``zone`` may be changed at any time."""
 
     def __init__(self, zone: Zone, upstream: Upstream, networks: Sequence[IPv4Network | IPv6Network]) -> None:
         self.zone = zone

@@ -1,4 +1,4 @@
-"""Which names are ours, and what they resolve to: a table made anew whenever the names change.
+"""Which names are ours, and what they resolve to: a table that changes with the names.
 
 Ours are the names that were set, everything below ``svc`` and ``nanocloud.local``, and the reverse names of the
 sandboxes' subnets. All else is somebody else's, and ``Zone.lookup`` says so with None.
@@ -6,6 +6,7 @@ sandboxes' subnets. All else is somebody else's, and ``Zone.lookup`` says so wit
 
 from __future__ import annotations
 
+from collections import Counter
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,7 @@ class Answer:
 
 
 class Zone:
-    """Immutable. Not ``ready`` means that the names are not known yet: ours get SERVFAIL, so that clients try again."""
+    """Not ``ready`` means that the names are not known yet: ours get SERVFAIL, so that clients try again."""
 
     def __init__(
         self,
@@ -44,16 +45,47 @@ class Zone:
         """Raises InvalidError for a name that is none."""
         self._ready = ready
         self._networks = tuple(networks)
+        self._names: dict[str, tuple[IPAddress, ...]] = {}
         self._records: dict[bytes, tuple[tuple[int, bytes], ...]] = {}
-        self._inner: set[bytes] = set()  # names that have no records but names below them
-        pointers: dict[IPAddress, list[tuple[int, bytes]]] = {}
-        for name, addresses in names.items():
-            wire = _checked(name)
-            self._records[wire] = tuple((A if a.version == 4 else AAAA, a.packed) for a in dict.fromkeys(addresses))
-            self._inner.update(_parents(wire))
-            for address in addresses:
-                pointers.setdefault(address, []).append((PTR, wire))
-        self._pointers = {address: tuple(records) for address, records in pointers.items()}
+        self._inner: Counter[bytes] = Counter()  # names that have names below them, and how many
+        self._pointers: dict[IPAddress, list[tuple[int, bytes]]] = {}
+        self._replace(names)
+
+    def replace(self, names: Mapping[str, Sequence[IPAddress]]) -> None:
+        """Make these the names, and be ready; only what differs costs more than a comparison.
+
+        Raises:
+            InvalidError: a name that is none; then nothing is changed.
+        """
+        self._replace(names)
+        self._ready = True
+
+    def _replace(self, names: Mapping[str, Sequence[IPAddress]]) -> None:
+        fresh = {name: addresses for name, addresses in names.items() if self._names.get(name) != addresses}
+        wires = {name: _checked(name) for name in fresh}
+        for name in [name for name in self._names if name not in names or name in fresh]:
+            self._drop(name)
+        for name, wire in wires.items():
+            self._put(name, wire, tuple(dict.fromkeys(fresh[name])))
+
+    def _put(self, name: str, wire: bytes, addresses: tuple[IPAddress, ...]) -> None:
+        self._names[name] = addresses
+        self._records[wire] = tuple((A if a.version == 4 else AAAA, a.packed) for a in addresses)
+        self._inner.update(_parents(wire))
+        for address in addresses:
+            self._pointers.setdefault(address, []).append((PTR, wire))
+
+    def _drop(self, name: str) -> None:
+        wire, addresses = wire_name(name), self._names.pop(name)
+        del self._records[wire]
+        for parent in _parents(wire):
+            self._inner[parent] -= 1
+            if not self._inner[parent]:
+                del self._inner[parent]
+        for address in addresses:
+            self._pointers[address].remove((PTR, wire))
+            if not self._pointers[address]:
+                del self._pointers[address]
 
     def lookup(self, query: Query) -> Answer | None:
         """The answer to ``query``; None: ask the node's resolvers."""
@@ -85,7 +117,7 @@ class Zone:
         records = self._pointers.get(address)
         if records is None:
             return Answer(NXDOMAIN, zone=base)
-        return Answer(NOERROR, records, None) if query.kind in (PTR, ANY) else Answer(NOERROR, zone=base)
+        return Answer(NOERROR, tuple(records), None) if query.kind in (PTR, ANY) else Answer(NOERROR, zone=base)
 
 
 def _checked(name: str) -> bytes:

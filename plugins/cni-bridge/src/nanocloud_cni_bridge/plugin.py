@@ -11,7 +11,7 @@ from nanocloud_cni_bridge.network import BridgeNetwork
 if TYPE_CHECKING:
     from nanocloud.config import NodeConfig
 
-NANOCLOUD_CONTRACT = "1"
+NANOCLOUD_CONTRACTS = {"network": "1.0"}
 
 
 @hookimpl

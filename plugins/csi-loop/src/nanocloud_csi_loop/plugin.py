@@ -5,7 +5,7 @@ from nanocloud.config import NodeConfig
 from nanocloud_csi_loop.config import read
 from nanocloud_csi_loop.provider import LoopVolumes
 
-NANOCLOUD_CONTRACT = "1"
+NANOCLOUD_CONTRACTS = {"volume": "1.0"}
 
 
 @hookimpl

@@ -188,12 +188,12 @@ class LoopVolumes(VolumeProvider, Removable):
 
     def _join(self, volume: VolumeId, consumer: str) -> bool:
         """Add the consumer if the volume is mounted already; says whether it is."""
-        mounted = mounts.table()
         folder = self._folders[volume]
+        mounted = mounts.table(only=folder.mount)
         if (mount := mounted.get(folder.mount)) is None:
             return False
         major, minor = mount.device
-        if major != _LOOP_MAJOR or minor not in loop.devices_of(folder.image):
+        if major != _LOOP_MAJOR or not loop.shows(minor, folder.image):
             raise ProviderError(
                 f"volume {volume}: something else is mounted on {folder.mount}", hint=f"umount {folder.mount}"
             )
@@ -218,8 +218,8 @@ class LoopVolumes(VolumeProvider, Removable):
 
     def _leave(self, volume: VolumeId, consumer: str) -> None:
         self._folders.load(volume)
-        mounted = mounts.table()
         folder = self._folders[volume]
+        mounted = mounts.table(only=folder.mount)
         if folder.mount not in mounted:
             self._folders.forget_consumers(volume)
             return
@@ -234,7 +234,7 @@ class LoopVolumes(VolumeProvider, Removable):
         folder = self._folders[volume]
         if not folder.record.exists():
             return
-        mounted = mounts.table()
+        mounted = mounts.table(only=folder.mount)
         if consumers := self._consumers(volume, mounted):
             raise UnavailableError(
                 f"volume {volume} is used by {', '.join(consumers)}", hint="stop what uses it, then remove it"
@@ -261,8 +261,8 @@ class LoopVolumes(VolumeProvider, Removable):
         return found
 
     def _status(self, volume: VolumeId, mounted: Mapping[Path, mounts.Mounted] | None = None) -> VolumeStatus:
-        mounted = mounts.table() if mounted is None else mounted
         record, folder = self._folders.load(volume), self._folders[volume]
+        mounted = mounts.table(only=folder.mount) if mounted is None else mounted
         published = folder.mount in mounted
         return VolumeStatus(
             id=volume,
@@ -280,7 +280,7 @@ class LoopVolumes(VolumeProvider, Removable):
         self._folders.sweep()
         for volume in self._folders.ids():
             folder = self._folders[volume]
-            while folder.mount in mounts.table():
+            while folder.mount in mounts.table(only=folder.mount):
                 _unmount_idle(volume, folder)
             self._delete(volume)
         with suppress(OSError):  # not ours alone: something else lies in it, or it is a mount point

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from nanocloud.config import NodeConfig
     from nanocloud.providers.image import ImageProvider
 
-NANOCLOUD_CONTRACT = "1"
+NANOCLOUD_CONTRACTS = {"image": "1.0", "extension": "1.0"}
 
 
 @hookimpl

@@ -60,6 +60,8 @@ class Dockyard(ImageProvider):
         """Whether there may be layers that are not on the disk yet."""
         self._touched: dict[Digest, float] = {}
         """When an image was last asked about."""
+        self._whole: dict[Digest, UnpackedImage] = {}
+        """Images that were found whole; what a digest names does not change."""
         self._pinned: Counter[Digest] = Counter()
         """Images and layers that an ``ensure`` under way has or makes."""
         self._listeners: dict[Digest, list[PullProgress]] = {}
@@ -121,7 +123,11 @@ class Dockyard(ImageProvider):
     async def local(self, digest: Digest) -> UnpackedImage:
         self._touched[digest] = trio.current_time()  # before the wait: a collection that begins now spares it
         await self._collected.wait()
-        return await trio.to_thread.run_sync(self._local, digest)
+        known = self._whole.get(digest)
+        if known is not None and _is_there(known):
+            return known
+        found = self._whole[digest] = await trio.to_thread.run_sync(self._local, digest)
+        return found
 
     async def collect(self, in_use: Set[Digest], *, idle_seconds: float = 0.0) -> Sequence[Digest]:
         async with self._changing:
@@ -129,6 +135,7 @@ class Dockyard(ImageProvider):
             try:
                 keep = set(in_use) | set(self._pinned) | self._fresh(idle_seconds)
                 gone = await trio.to_thread.run_sync(collect, self._store, keep)
+                self._whole.clear()
             finally:
                 self._collected.set()
         await trio.to_thread.run_sync(self._store.sweep)
@@ -245,6 +252,9 @@ class Dockyard(ImageProvider):
         )
         async with self._changing:
             await trio.to_thread.run_sync(self._store.keep, found.digest, record, found.documents)
+        known = self._whole.get(found.digest)
+        if known is not None and known.image.reference != reference:
+            del self._whole[found.digest]
 
     def _unpacked(self, found: Found, image: Image) -> UnpackedImage:
         layers = assemble(self._store, found.configuration.diff_ids, make=True)
@@ -271,6 +281,10 @@ class Dockyard(ImageProvider):
         finally:
             self._pinned.subtract(digests)
             self._pinned += Counter()  # drops what is at zero
+
+
+def _is_there(image: UnpackedImage) -> bool:
+    return all(layer.is_dir() for layer in image.layers)
 
 
 def _image(found: Found, reference: str) -> Image:

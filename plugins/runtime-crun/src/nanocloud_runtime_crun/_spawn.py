@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
+from nanocloud_runtime_crun._posix_spawn import posix_spawn
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -58,17 +60,15 @@ class Child:
 def spawn(argv: Sequence[str], descriptors: Mapping[int, int], environment: Mapping[str, str] = ENVIRONMENT) -> Child:
     """Run ``argv[0]`` (an absolute path) with ``descriptors`` (child's number -> ours); 0, 1, 2 not named are null."""
     copies: list[int] = []
-    actions: list[tuple[int, int, int]] = []
+    actions: list[tuple[int, int]] = []
     null = os.open(os.devnull, os.O_RDWR)
     try:
         wanted = {0: null, 1: null, 2: null, **descriptors}
         for target, source in sorted(wanted.items()):
             # A copy far up: no source can be overwritten by an earlier dup2 of this very list.
             copies.append(fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, _ABOVE_STDIO))
-            actions.append((os.POSIX_SPAWN_DUP2, copies[-1], target))
-        pid = os.posix_spawn(
-            argv[0], list(argv), dict(environment), file_actions=actions, setsigdef=_DEFAULT_SIGNALS, setsigmask=()
-        )
+            actions.append((copies[-1], target))
+        pid = posix_spawn(argv, environment, actions, _DEFAULT_SIGNALS)
         return Child(pid, os.pidfd_open(pid))
     finally:
         for fd in (null, *copies):

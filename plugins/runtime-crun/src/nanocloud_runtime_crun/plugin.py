@@ -10,7 +10,7 @@ from nanocloud_runtime_crun.runtime import CrunConfig, CrunRuntime
 if TYPE_CHECKING:
     from nanocloud.config import NodeConfig
 
-NANOCLOUD_CONTRACT = "1"
+NANOCLOUD_CONTRACTS = {"runtime": "1.0"}
 
 
 @hookimpl

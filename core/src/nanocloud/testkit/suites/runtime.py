@@ -2,98 +2,121 @@
 
 from __future__ import annotations
 
-import re
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import attrs
 import pytest
 import trio
 
-from nanocloud.errors import AlreadyExistsError, InvalidError, NotFoundError, ProviderError, UnavailableError
+from nanocloud.errors import AlreadyExistsError, InvalidError, NotFoundError, ProviderError
 from nanocloud.providers.runtime import (
     ContainerId,
     ContainerSpec,
     ContainerState,
-    ContainerStatus,
-    ExecSession,
     ExecSpec,
     RuntimeProvider,
 )
-from nanocloud.testkit.suites.base import ProviderSuite
+from nanocloud.testkit.suites.cancelling import cancel_at_every_await
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-    from pathlib import Path
+    from collections.abc import Callable
 
-WEB = ContainerId("web-0")
-LIMIT_SECONDS = 30
-"""More than any single step takes; a runtime that hangs fails instead of hanging the run."""
+from nanocloud.testkit.suites.containers import (
+    CAT,
+    EXIT_7,
+    JOB,
+    LIMIT_SECONDS,
+    MISSING,
+    ON_SIGNAL,
+    SAY,
+    WEB,
+    logged,
+)
+from nanocloud.testkit.suites.runtime_exec import RuntimeExecSuite
+from nanocloud.testkit.suites.runtime_view import RuntimeViewSuite
 
-RUN_ON = ("/bin/sleep", "1000000")
-"""As a container's first process it ignores SIGTERM, for it has no handler."""
-EXIT_7 = ("/bin/sh", "-c", "exit 7")
-SAY = ("/bin/sh", "-c", "echo one; echo two >&2; exit 0")
-MISSING = ("/bin/no-such-program",)
-CAT = ("/bin/cat",)
-CAT_SECRET = ("/bin/cat", "/dev/fd/3")
 
-_CRI_LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}(?:Z|[+-]\d\d:\d\d) (stdout|stderr) [FP] (.*)")
-
-
-class RuntimeProviderSuite(ProviderSuite[RuntimeProvider]):
+class RuntimeProviderSuite(RuntimeExecSuite, RuntimeViewSuite):
     """A subclass gives ``layers`` too: the image's unpacked layers, lowest first."""
 
-    @pytest.fixture
-    def layers(self) -> tuple[Path, ...]:
-        raise TypeError(f"{type(self).__name__} must define the fixture layers")
+    # Creating
 
-    @pytest.fixture
-    def spec(self, layers: tuple[Path, ...], tmp_path: Path) -> Callable[..., ContainerSpec]:
-        """Builds the spec of a container with the given argv."""
-
-        def build(argv: tuple[str, ...] = RUN_ON, *, container: ContainerId = WEB) -> ContainerSpec:
-            return ContainerSpec(
-                id=container,
-                labels={"nanocloud.io/pod": "web-0"},
-                layers=layers,
-                argv=argv,
-                log_path=tmp_path / "logs" / f"{container}.log",
-            )
-
-        return build
-
-    @asynccontextmanager
-    async def running(self, provider: RuntimeProvider, spec: ContainerSpec) -> AsyncIterator[ContainerStatus]:
-        with trio.fail_after(LIMIT_SECONDS):
-            await provider.create(spec)
-            yield await provider.start(spec.id)
-            await provider.remove(spec.id)
-
-    async def test_created_container_is_listed_with_its_labels(
+    async def test_created_container_is_listed(
         self, provider: RuntimeProvider, spec: Callable[..., ContainerSpec]
     ) -> None:
-        """Make the container ready to start. Labels are kept by the runtime and given back by list."""
+        """Make the container ready to start; nothing of the image runs yet."""
+        await provider.create(spec(SAY))
+        [status] = await provider.list()
+        assert (status.id, status.state) == (WEB, ContainerState.CREATED)
+        assert (status.started_at, status.exit, status.log_path) == (None, None, spec().log_path)
+        assert logged(spec().log_path) == []
+
+    async def test_labels_are_given_back(self, provider: RuntimeProvider, spec: Callable[..., ContainerSpec]) -> None:
+        """Kept by the runtime and given back by ``list``; the kubelet finds its pods again by them."""
         await provider.create(spec())
         [status] = await provider.list()
-        assert (status.id, dict(status.labels), status.state) == (WEB, spec().labels, ContainerState.CREATED)
-        assert (status.started_at, status.exit, status.log_path) == (None, None, spec().log_path)
+        assert dict(status.labels) == spec().labels
 
     async def test_taken_id_is_refused(self, provider: RuntimeProvider, spec: Callable[..., ContainerSpec]) -> None:
         """AlreadyExistsError: the id is taken."""
         await provider.create(spec())
         with pytest.raises(AlreadyExistsError, match=WEB):
             await provider.create(spec())
+        assert len(await provider.list()) == 1
 
-    async def test_empty_argv_is_refused_and_makes_nothing(
-        self, provider: RuntimeProvider, spec: Callable[..., ContainerSpec]
+    @pytest.mark.parametrize(
+        "fields",
+        [{"argv": ()}, {"id": "../escape"}, {"id": "x" * 64}, {"working_directory": "here"}, {"tmpfs": ("here",)}],
+        ids=["argv", "path", "too-long", "working-directory", "tmpfs"],
+    )
+    async def test_what_cannot_be_is_refused_and_makes_nothing(
+        self, provider: RuntimeProvider, spec: Callable[..., ContainerSpec], fields: dict[str, Any]
     ) -> None:
-        """InvalidError: a field that cannot be used: an empty argv. Undoes itself on failure."""
+        """InvalidError: a field that cannot be used: a user the image does not have, an empty argv, a relative path."""
         with pytest.raises(InvalidError):
-            await provider.create(spec(()))
+            await provider.create(attrs.evolve(spec(), **fields))
         assert list(await provider.list()) == []
 
+    async def test_a_cancelled_create_leaves_no_container(
+        self, provider: RuntimeProvider, spec: Callable[..., ContainerSpec]
+    ) -> None:
+        """Undoes itself on failure or cancellation."""
+
+        async def create() -> None:
+            await provider.create(spec())
+            made.append(WEB)
+
+        async def look() -> None:
+            assert [status.id for status in await provider.list()] == made
+            await provider.create(spec(container=JOB))
+            for container in (WEB, JOB):
+                await provider.remove(container)
+            made.clear()
+
+        made: list[ContainerId] = []
+        await cancel_at_every_await(create, look)
+
+    async def test_containers_are_made_side_by_side(
+        self, provider: RuntimeProvider, spec: Callable[..., ContainerSpec]
+    ) -> None:
+        """They are safe to call concurrently for different objects."""
+        codes: dict[str, int] = {}
+
+        async def run(name: str) -> None:
+            async with self.running(provider, spec(EXIT_7, container=ContainerId(name))):
+                codes[name] = (await provider.wait(ContainerId(name))).code
+
+        names = [f"job-{number}" for number in range(5)]
+        async with trio.open_nursery() as nursery:
+            for name in names:
+                nursery.start_soon(run, name)
+        assert codes == dict.fromkeys(names, 7)
+        assert list(await provider.list()) == []
+
+    # Running
+
     async def test_started_container_runs(self, provider: RuntimeProvider, spec: Callable[..., ContainerSpec]) -> None:
-        """Run the container's process. When this returns its execve has succeeded."""
+        """Run the container's process. When this returns its ``execve`` has succeeded."""
         async with self.running(provider, spec()) as started:
             assert started.state is ContainerState.RUNNING
             assert started.pid is not None
@@ -103,7 +126,8 @@ class RuntimeProviderSuite(ProviderSuite[RuntimeProvider]):
     async def test_missing_program_ends_with_127(
         self, provider: RuntimeProvider, spec: Callable[..., ContainerSpec]
     ) -> None:
-        """ProviderError: the program does not exist; the container is then exited with 127."""
+        """ProviderError: the program does not exist or cannot be executed; the container is then ``exited`` with 127 or
+        126."""
         with trio.fail_after(LIMIT_SECONDS):
             await provider.create(spec(MISSING))
             with pytest.raises(ProviderError):
@@ -111,6 +135,18 @@ class RuntimeProviderSuite(ProviderSuite[RuntimeProvider]):
             assert (await provider.wait(WEB)).code == 127
         [status] = await provider.list()
         assert (status.state, status.pid) == (ContainerState.EXITED, None)
+
+    async def test_start_repeats_safely(self, provider: RuntimeProvider, spec: Callable[..., ContainerSpec]) -> None:
+        """Repeats safely while it runs."""
+        async with self.running(provider, spec()) as started:
+            assert await provider.start(WEB) == started
+
+    async def test_a_container_runs_once(self, provider: RuntimeProvider, spec: Callable[..., ContainerSpec]) -> None:
+        """ProviderError: it has ended; a container runs once."""
+        async with self.running(provider, spec(EXIT_7)):
+            await provider.wait(WEB)
+            with pytest.raises(ProviderError, match=WEB):
+                await provider.start(WEB)
 
     async def test_wait_gives_the_exit_code_again_and_again(
         self, provider: RuntimeProvider, spec: Callable[..., ContainerSpec]
@@ -123,24 +159,106 @@ class RuntimeProviderSuite(ProviderSuite[RuntimeProvider]):
             [status] = await provider.list()
             assert (status.state, status.exit, status.pid) == (ContainerState.EXITED, first, None)
 
-    async def test_stop_kills_after_the_grace_and_repeats_safely(
+    async def test_all_who_wait_are_told(self, provider: RuntimeProvider, spec: Callable[..., ContainerSpec]) -> None:
+        """A cancelled call leaves nothing behind, or something that calling it again, ``list`` and ``remove`` put
+        right; the provider stays usable."""
+        codes: list[int] = []
+
+        async def wait() -> None:
+            codes.append((await provider.wait(WEB)).code)
+
+        async with self.running(provider, spec()):
+            with trio.move_on_after(0.01) as given_up:
+                await provider.wait(WEB)
+            assert given_up.cancelled_caught
+            async with trio.open_nursery() as nursery:
+                for _ in range(3):
+                    nursery.start_soon(wait)
+                await provider.stop(WEB, grace_seconds=0)
+        assert codes == [137] * 3
+
+    async def test_the_kernels_word_counts(self, provider: RuntimeProvider, spec: Callable[..., ContainerSpec]) -> None:
+        """Every container of this runtime, whoever made it; the kernel's word, not a record's, on what runs."""
+        async with self.running(provider, spec()) as status:
+            self.kill_behind_its_back(provider, status)
+            assert (await provider.wait(WEB)).code == 137
+            [status] = await provider.list()
+            assert (status.state, status.pid) == (ContainerState.EXITED, None)
+
+    # Stopping and removing
+
+    async def test_stop_sends_the_stop_signal(
         self, provider: RuntimeProvider, spec: Callable[..., ContainerSpec]
     ) -> None:
-        """Send the stop signal; after the grace kill every process of the container. Repeats safely."""
+        """What ``stop`` sends to the first process."""
+        for signal_name, code in (("SIGTERM", 3), ("SIGUSR1", 4)):
+            async with self.running(provider, spec(ON_SIGNAL, stop_signal=signal_name)):
+                while not logged(spec().log_path):  # noqa: ASYNC110 - nothing else tells that its traps are set
+                    await trio.sleep(0.01)
+                assert (await provider.stop(WEB, grace_seconds=LIMIT_SECONDS)).code == code
+            spec().log_path.unlink()
+
+    async def test_stop_kills_after_the_grace(
+        self, provider: RuntimeProvider, spec: Callable[..., ContainerSpec]
+    ) -> None:
+        """Send the stop signal; after the grace kill every process of the container."""
+        async with self.running(provider, spec()):
+            assert (await provider.stop(WEB, grace_seconds=0.1)).code == 137
+
+    async def test_a_stopped_container_has_ended(
+        self, provider: RuntimeProvider, spec: Callable[..., ContainerSpec]
+    ) -> None:
+        """It has ended when this returns."""
         async with self.running(provider, spec()):
             stopped = await provider.stop(WEB, grace_seconds=0.1)
-            assert stopped.code == 137
-            assert await provider.stop(WEB, grace_seconds=0.1) == stopped
+            [status] = await provider.list()
+            assert (status.state, status.exit, status.pid) == (ContainerState.EXITED, stopped, None)
 
-    async def test_removed_container_is_gone_but_for_its_log(
+    async def test_stop_repeats_safely(self, provider: RuntimeProvider, spec: Callable[..., ContainerSpec]) -> None:
+        """Repeats safely."""
+        async with self.running(provider, spec()):
+            stopped = await provider.stop(WEB, grace_seconds=0)
+            assert await provider.stop(WEB, grace_seconds=0) == stopped
+        async with self.running(provider, spec(EXIT_7)):
+            ended = await provider.wait(WEB)
+            assert await provider.stop(WEB, grace_seconds=0) == ended
+
+    async def test_a_cancelled_stop_can_be_done_again(
         self, provider: RuntimeProvider, spec: Callable[..., ContainerSpec]
     ) -> None:
-        """Remove the container and all it holds but its log; kills it first if it runs. Unknown ids are no error."""
+        """A cancelled call leaves nothing behind, or something that calling it again, ``list`` and ``remove`` put
+        right; the provider stays usable."""
+        async with self.running(provider, spec()):
+            with trio.move_on_after(0.05) as given_up:
+                await provider.stop(WEB, grace_seconds=LIMIT_SECONDS)
+            assert given_up.cancelled_caught
+            assert (await provider.stop(WEB, grace_seconds=0)).code == 137
+
+    async def test_removed_container_is_gone(
+        self, provider: RuntimeProvider, spec: Callable[..., ContainerSpec]
+    ) -> None:
+        """Remove the container and all it holds but its log; kills it first if it runs."""
         async with self.running(provider, spec()):
             await provider.remove(WEB)
             assert list(await provider.list()) == []
+        async with self.running(provider, spec(EXIT_7)):
+            assert (await provider.wait(WEB)).code == 7
+
+    async def test_removing_repeats(self, provider: RuntimeProvider, spec: Callable[..., ContainerSpec]) -> None:
+        """Unknown ids are no error."""
+        await provider.create(spec())
+        for _ in range(2):
             await provider.remove(WEB)
-        _read(spec().log_path)
+        await provider.remove(ContainerId("never-came"))
+        assert list(await provider.list()) == []
+
+    async def test_the_log_outlives_the_container(
+        self, provider: RuntimeProvider, spec: Callable[..., ContainerSpec]
+    ) -> None:
+        """The file is kept when the container is removed."""
+        async with self.running(provider, spec(SAY)):
+            await provider.wait(WEB)
+        assert len(logged(spec().log_path)) == 2
 
     async def test_unknown_container_is_not_found(self, provider: RuntimeProvider) -> None:
         """Unknown ids raise NotFoundError unless a method says otherwise."""
@@ -154,116 +272,73 @@ class RuntimeProviderSuite(ProviderSuite[RuntimeProvider]):
             with pytest.raises(NotFoundError, match=unknown):
                 await call()
 
-    async def test_output_is_logged_in_the_cri_format(
-        self, provider: RuntimeProvider, spec: Callable[..., ContainerSpec]
-    ) -> None:
-        """Standard output and error are appended to ContainerSpec.log_path in the CRI log format."""
-        async with self.running(provider, spec(SAY)):
-            await provider.wait(WEB)
-            lines = [_CRI_LINE.fullmatch(line) for line in _read(spec().log_path).splitlines()]
-        assert sorted(line.groups() for line in lines if line) == [("stderr", "two"), ("stdout", "one")]
-        assert len(lines) == 2
+    # Life
 
-    async def test_exec_carries_input_and_output(
-        self, provider: RuntimeProvider, spec: Callable[..., ContainerSpec]
-    ) -> None:
-        """Run one more process in the container. Closing stdin is end of file for the process."""
-        async with self.running(provider, spec()), provider.exec(WEB, ExecSpec(argv=CAT, stdin=True)) as session:
-            assert session.stdin is not None
-            await session.stdin.send_all(b"there and back")
-            await session.stdin.aclose()
-            assert await _read_all(session.stdout) == b"there and back"
-            assert await session.wait() == 0
-
-    async def test_exec_tells_output_from_error_and_gives_the_exit_code(
-        self, provider: RuntimeProvider, spec: Callable[..., ContainerSpec]
-    ) -> None:
-        """Wait for the end and return the exit code; may be called again."""
-        async with self.running(provider, spec()):
-            assert await _run(provider, SAY) == (0, b"one\n", b"two\n")
-            assert await _run(provider, EXIT_7) == (7, b"", b"")
-
-    async def test_exec_of_a_missing_program_ends_with_127(
-        self, provider: RuntimeProvider, spec: Callable[..., ContainerSpec]
-    ) -> None:
-        """A program that cannot be started ends with 127, with the reason on standard error."""
-        async with self.running(provider, spec()):
-            code, _, reason = await _run(provider, MISSING)
-            assert code == 127
-            assert reason
-
-    async def test_exec_reads_a_secret_from_a_descriptor(
-        self, provider: RuntimeProvider, spec: Callable[..., ContainerSpec]
-    ) -> None:
-        """Given as memory files at descriptors 3, 4, ...: /dev/fd/3 is secrets[0]."""
-        async with self.running(provider, spec()):
-            assert await _run(provider, CAT_SECRET, secrets=(b"s3cret",)) == (0, b"s3cret", b"")
-
-    async def test_exec_needs_a_running_container(
-        self, provider: RuntimeProvider, spec: Callable[..., ContainerSpec]
-    ) -> None:
-        """UnavailableError: the container is not running."""
-        async with self.running(provider, spec(EXIT_7)):
-            await provider.wait(WEB)
-            with pytest.raises(UnavailableError, match=WEB):
-                await provider.exec(WEB, ExecSpec(argv=CAT)).__aenter__()
-
-    async def test_leaving_an_exec_session_kills_its_process(
-        self, provider: RuntimeProvider, spec: Callable[..., ContainerSpec]
-    ) -> None:
-        """Leaving the context kills its process group if it still runs."""
-        async with self.running(provider, spec()):
-            async with provider.exec(WEB, ExecSpec(argv=RUN_ON)) as session:
-                pass
-            assert await session.wait() == 137
-            [status] = await provider.list()
-            assert status.state is ContainerState.RUNNING
-
-    async def test_containers_outlive_the_server(
+    async def test_containers_outlive_a_killed_server(
         self, make_provider: Callable[[], RuntimeProvider], spec: Callable[..., ContainerSpec]
     ) -> None:
-        """After a crash a new provider over the same folders lists them with the same pids, and knows exit codes."""
-        ended = ContainerId("job-0")
+        """Containers outlive the server: after a crash a new provider over the same folders lists them with the same
+        pids, and knows the exit code of those that ended meanwhile."""
+
+        async def run(provider: RuntimeProvider, tell: Callable[[str], None]) -> None:
+            for each in (spec(), spec(EXIT_7, container=JOB)):
+                await provider.create(each)
+                started = await provider.start(each.id)
+                tell(str(started.pid))
+
         with trio.fail_after(LIMIT_SECONDS):
-            async with make_provider() as first:
-                for each in (spec(), spec(EXIT_7, container=ended)):
-                    await first.create(each)
-                    await first.start(each.id)
-                [before] = [status for status in await first.list() if status.id == WEB]
+            pid, _ = await self.end_abruptly(make_provider, run)
             async with make_provider() as second:
-                assert (await second.wait(ended)).code == 7
-                assert before in await second.list()
+                assert (await second.wait(JOB)).code == 7
+                [web] = [status for status in await second.list() if status.id == WEB]
+                assert (web.state, str(web.pid)) == (ContainerState.RUNNING, pid)
                 assert (await second.stop(WEB, grace_seconds=0)).code == 137
-                for container in (WEB, ended):
+                for container in (WEB, JOB):
                     await second.remove(container)
 
+    async def test_closing_leaves_containers_alone(
+        self, make_provider: Callable[[], RuntimeProvider], spec: Callable[..., ContainerSpec]
+    ) -> None:
+        """Leaving must not stop what outlives the server (containers, networks, mounts)."""
+        with trio.fail_after(LIMIT_SECONDS):
+            async with make_provider() as first:
+                await first.create(spec())
+                started = await first.start(WEB)
+            async with make_provider() as second:
+                assert list(await second.list()) == [started]
+                await second.remove(WEB)
 
-async def _run(
-    provider: RuntimeProvider, argv: tuple[str, ...], *, secrets: tuple[bytes, ...] = ()
-) -> tuple[int, bytes, bytes]:
-    """Exit code, output and error of one command in the container."""
-    async with provider.exec(WEB, ExecSpec(argv=argv, secrets=secrets)) as session:
-        output, error = await _both(session)
-        return await session.wait(), output, error
+    async def test_purge_removes_everything(
+        self, make_provider: Callable[[], RuntimeProvider], spec: Callable[..., ContainerSpec]
+    ) -> None:
+        """Remove every trace, of this provider's life and of earlier ones. Called on a provider that is not open;
+        repeats safely."""
+        async with make_provider() as first:
+            for each in (spec(), spec(EXIT_7, container=JOB)):
+                await first.create(each)
+                await first.start(each.id)
+        await self.purge(make_provider)
+        async with make_provider() as second:
+            assert list(await second.list()) == []
 
+    async def test_what_a_killed_server_was_making_can_be_removed(
+        self, make_provider: Callable[[], RuntimeProvider], spec: Callable[..., ContainerSpec]
+    ) -> None:
+        """Entering is idempotent on the host: a node that was killed enters again and finds what it left."""
 
-async def _both(session: ExecSession) -> tuple[bytes, bytes]:
-    """Read output and error side by side: a process that fills one pipe must not wait for the other."""
-    read: dict[str, bytes] = {}
+        async def make(provider: RuntimeProvider, tell: Callable[[str], None]) -> None:
+            for number in range(20):
+                container = ContainerId(f"web-{number}")
+                await provider.create(spec(container=container))
+                tell(container)
 
-    async def keep(name: str, stream: trio.abc.ReceiveStream) -> None:
-        read[name] = await _read_all(stream)
-
-    assert session.stderr is not None
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(keep, "stdout", session.stdout)
-        nursery.start_soon(keep, "stderr", session.stderr)
-    return read["stdout"], read["stderr"]
-
-
-async def _read_all(stream: trio.abc.ReceiveStream) -> bytes:
-    return b"".join([bytes(piece) async for piece in stream])
-
-
-def _read(file: Path) -> str:
-    return file.read_text()
+        for killed_after in (1, 2):
+            told = await self.end_abruptly(make_provider, make, after=killed_after)
+            async with make_provider() as provider:
+                left = [status.id for status in await provider.list()]
+                assert set(left) >= set(told)
+                for container in left:
+                    await provider.remove(container)
+                assert list(await provider.list()) == []
+                async with self.running(provider, spec(EXIT_7, container=ContainerId("web-0"))):
+                    assert (await provider.wait(ContainerId("web-0"))).code == 7

@@ -14,6 +14,7 @@ import trio
 from nanocloud.errors import InvalidError, NotFoundError, UnavailableError, VolumeFullError
 from nanocloud.providers.volume import VolumeId, VolumeProvider, VolumeSpec, VolumeStatus
 from nanocloud.testkit.suites.base import ProviderSuite
+from nanocloud.testkit.suites.cancelling import cancel_at_every_await
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +24,7 @@ OTHER = VolumeId("other")
 
 
 class VolumeProviderSuite(ProviderSuite[VolumeProvider]):
+    contract = "volume"
     size_bytes: ClassVar[int] = 32 * 1024**2
     too_large_bytes: ClassVar[int] = 8 * 1024**4
     """More than any machine has that runs the suite."""
@@ -47,7 +49,7 @@ class VolumeProviderSuite(ProviderSuite[VolumeProvider]):
         await provider.unpublish(DATA, consumer="web")
 
     async def test_concurrent_calls_for_one_volume_agree(self, provider: VolumeProvider) -> None:
-        """Its methods are safe to call concurrently."""
+        """Calls for one volume may overlap."""
         paths: list[Path] = []
 
         async def claim(consumer: str) -> None:
@@ -85,7 +87,7 @@ class VolumeProviderSuite(ProviderSuite[VolumeProvider]):
     async def test_what_cannot_be_is_refused_and_makes_nothing(
         self, provider: VolumeProvider, spec: VolumeSpec
     ) -> None:
-        """InvalidError: a size or file system that cannot be; an id that is not one."""
+        """InvalidError: an id, size or file system that cannot be."""
         with pytest.raises(InvalidError):
             await provider.create(spec)
         assert list(await provider.list()) == []
@@ -96,17 +98,49 @@ class VolumeProviderSuite(ProviderSuite[VolumeProvider]):
             await provider.create(attrs.evolve(self.spec(), size_bytes=self.too_large_bytes))
         assert list(await provider.list()) == []
 
-    async def test_publishing_mounts_once_for_all_consumers(self, provider: VolumeProvider) -> None:
-        """Mount the volume and return the host path of its root. Repeats safely for a consumer."""
+    async def test_publishing_repeats(self, provider: VolumeProvider) -> None:
+        """Repeats safely for a consumer."""
         await provider.create(self.spec())
         path = await provider.publish(DATA, consumer="web")
         assert await provider.publish(DATA, consumer="web") == path
+        [status] = await provider.list()
+        assert status.consumers == ("web",)
+        await provider.unpublish(DATA, consumer="web")
+
+    async def test_publishing_mounts_once_for_all_consumers(self, provider: VolumeProvider) -> None:
+        """All consumers get the same path."""
+        await provider.create(self.spec())
+        path = await provider.publish(DATA, consumer="web")
         assert await provider.publish(DATA, consumer="job") == path
         [status] = await provider.list()
         assert (status.published_path, status.consumers) == (path, ("job", "web"))
-        assert status.used_bytes is not None
         for consumer in ("web", "job"):
             await provider.unpublish(DATA, consumer=consumer)
+
+    async def test_a_volume_is_a_file_system_of_its_own(self, provider: VolumeProvider) -> None:
+        """Mount the volume (nosuid, nodev) and return the host path of its root."""
+        await provider.create(self.spec())
+        path = await provider.publish(DATA, consumer="web")
+        assert path.is_mount()
+        assert os.statvfs(path).f_flag & (os.ST_NOSUID | os.ST_NODEV) == os.ST_NOSUID | os.ST_NODEV
+        await provider.unpublish(DATA, consumer="web")
+
+    async def test_used_bytes_are_told_while_it_is_published(self, provider: VolumeProvider) -> None:
+        """None while it is not published."""
+        await provider.create(self.spec())
+        path = await provider.publish(DATA, consumer="web")
+        [before] = await provider.list()
+        with (path / "data").open("wb") as data:
+            data.write(bytes(3 << 20))
+            data.flush()
+            os.fsync(data.fileno())  # space may be counted only once it is taken on the disk
+        [after] = await provider.list()
+        assert before.used_bytes is not None
+        assert after.used_bytes is not None
+        assert after.used_bytes - before.used_bytes >= 3 << 20
+        await provider.unpublish(DATA, consumer="web")
+        [unpublished] = await provider.list()
+        assert unpublished.used_bytes is None
 
     async def test_last_consumer_unmounts(self, provider: VolumeProvider) -> None:
         """Drop the consumer; without consumers the volume is unmounted. Unknown consumers are no error."""
@@ -123,7 +157,7 @@ class VolumeProviderSuite(ProviderSuite[VolumeProvider]):
         await provider.unpublish(DATA, consumer="job")
 
     async def test_fresh_volume_is_empty_and_keeps_what_is_written(self, provider: VolumeProvider) -> None:
-        """A claim becomes a file system that containers mount."""
+        """A fresh volume is empty; what was written is there again."""
         await provider.create(self.spec())
         path = await provider.publish(DATA, consumer="web")
         assert os.listdir(path) == []
@@ -174,8 +208,56 @@ class VolumeProviderSuite(ProviderSuite[VolumeProvider]):
         with pytest.raises(NotFoundError, match=OTHER):
             await provider.unpublish(OTHER, consumer="web")
 
-    async def test_volumes_and_mounts_outlive_the_server(self, make_provider: Callable[[], VolumeProvider]) -> None:
-        """Volumes outlive the server. Leaving must not stop what outlives the server (mounts)."""
+    async def test_a_cancelled_create_makes_a_volume_or_none(self, provider: VolumeProvider) -> None:
+        """Make the volume, whole or not at all."""
+
+        async def look() -> None:
+            assert [status.id for status in await provider.list()] in ([], [DATA])
+            assert (await provider.create(self.spec())).size_bytes == self.size_bytes
+            await provider.publish(DATA, consumer="web")
+            await provider.unpublish(DATA, consumer="web")
+            await provider.delete(DATA)
+            assert list(await provider.list()) == []
+
+        await cancel_at_every_await(lambda: provider.create(self.spec()), look)
+
+    async def test_a_cancelled_publish_can_be_undone(self, provider: VolumeProvider) -> None:
+        """A cancelled call leaves nothing behind, or something that calling it again, ``list`` and ``remove`` put
+        right; the provider stays usable."""
+        await provider.create(self.spec())
+
+        async def look() -> None:
+            [status] = await provider.list()
+            assert status.consumers in ((), ("web",))
+            assert (status.published_path is None) == (not status.consumers)
+            await provider.unpublish(DATA, consumer="web")
+            [status] = await provider.list()
+            assert (status.published_path, status.consumers) == (None, ())
+
+        await cancel_at_every_await(lambda: provider.publish(DATA, consumer="web"), look)
+        await provider.delete(DATA)
+
+    async def test_volumes_outlive_a_killed_server(self, make_provider: Callable[[], VolumeProvider]) -> None:
+        """Entering is idempotent on the host: a node that was killed enters again and finds what it left."""
+
+        async def write(provider: VolumeProvider, tell: Callable[[str], None]) -> None:
+            await provider.create(self.spec())
+            path = await provider.publish(DATA, consumer="web")
+            (path / "data").write_text("kept")
+            tell(repr(list(await provider.list())))
+            await provider.create(self.spec(OTHER))
+
+        [before] = await self.end_abruptly(make_provider, write, after=1)
+        async with make_provider() as second:
+            assert repr([status for status in await second.list() if status.id == DATA]) == before
+            path = await second.publish(DATA, consumer="job")
+            assert (path / "data").read_text() == "kept"
+            await second.create(self.spec(OTHER))
+            for consumer in ("web", "job"):
+                await second.unpublish(DATA, consumer=consumer)
+
+    async def test_mounts_outlive_the_server(self, make_provider: Callable[[], VolumeProvider]) -> None:
+        """Leaving must not stop what outlives the server (containers, networks, mounts)."""
         async with make_provider() as first:
             await first.create(self.spec())
             path = await first.publish(DATA, consumer="web")
@@ -187,6 +269,18 @@ class VolumeProviderSuite(ProviderSuite[VolumeProvider]):
             assert await second.publish(DATA, consumer="job") == path
             for consumer in ("web", "job"):
                 await second.unpublish(DATA, consumer=consumer)
+
+    async def test_purge_removes_everything(self, make_provider: Callable[[], VolumeProvider]) -> None:
+        """Remove every trace, of this provider's life and of earlier ones. Called on a provider that is not open;
+        repeats safely."""
+        async with make_provider() as first:
+            await first.create(self.spec(OTHER))
+            await first.create(self.spec())
+            path = await first.publish(DATA, consumer="web")
+        await self.purge(make_provider)
+        assert not path.is_mount()
+        async with make_provider() as second:
+            assert list(await second.list()) == []
 
 
 def _fill(file: Path, most_bytes: int) -> int:

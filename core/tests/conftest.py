@@ -7,12 +7,13 @@ import pytest
 
 from nanocloud.keyspace import Keyspace
 from nanocloud.objects import ObjectStore
+from nanocloud.storage import SqliteStorage
 from nanocloud.testkit.objects import open_store
 
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[ObjectStore]:
-    async with open_store(tmp_path / "keyspace") as store:
+    async with open_store(SqliteStorage(tmp_path / "keyspace")) as store:
         yield store
 
 

@@ -1,0 +1,282 @@
+"""One connection of the API server: HTTP/1.1 requests one after another, each answered by the ASGI application.
+
+Everything runs in the connection's own task; nothing is spawned for a request, and a small answer is one write. Bytes
+are read when the application asks for them, so a client that sends more than is read meets TCP's flow control. One
+cancel scope holds the connection: its deadline is moved as the connection goes from waiting to reading to writing, and
+a client that is gone while something is sent to it cancels the request that way.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import structlog
+import trio
+
+from nanocloud.apiserver.http_answers import CONTINUE, Answer, plain_answer
+from nanocloud.apiserver.http_requests import (
+    MAX_HEAD_BYTES,
+    Body,
+    ChunkedBody,
+    Head,
+    HeadParser,
+    RequestError,
+    SizedBody,
+)
+from nanocloud.apiserver.websocket import is_websocket, serve_websocket
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, MutableMapping
+
+    from starlette.types import ASGIApp
+
+    Address = tuple[str, int] | None
+
+log = structlog.get_logger(__name__)
+
+IDLE_SECONDS = 120.0
+"""Between two requests."""
+HEAD_SECONDS = 10.0
+"""From the first byte of a head to its last."""
+STALL_SECONDS = 60.0
+"""For a client to take a piece of an answer."""
+_PIECE_BYTES = 256 * 1024
+_LINGER_SECONDS = 2.0
+_FAR_AHEAD_BYTES = 256 * 1024
+_GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
+
+
+class Connection:
+    """``state`` is what every request finds in ``scope["state"]``; ``closing`` in it is set when the server stops."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        stream: trio.abc.Stream,
+        *,
+        state: Mapping[str, Any],
+        client: Address = None,
+        server: Address = None,
+    ) -> None:
+        self._app, self._stream, self._state = app, stream, state
+        self._client, self._server = client, server
+        self._closing: trio.Event = state["closing"]
+        self._scope = trio.CancelScope()
+        self._parser = HeadParser()
+        self._is_idle = False
+        self.buffer = bytearray()
+
+    async def run(self) -> None:
+        """Serve until either side ends it. The stream is the caller's to close."""
+        with self._scope:
+            try:
+                while (head := await self._next_head()) is not None:
+                    if not await self._serve(head):
+                        await self._linger()
+                        return
+            except RequestError as exc:
+                await self.send(plain_answer(exc.code, exc.message))
+                await self._linger()
+
+    def stop(self) -> None:
+        """The server ends: at once if no request is under way, else with the answer to it."""
+        if self._is_idle:
+            self._scope.cancel()
+
+    # ---- bytes -------------------------------------------------------------------------------------------------------
+
+    async def receive(self) -> bytes:
+        """The next bytes; empty when the client is gone."""
+        try:
+            return bytes(await self._stream.receive_some())
+        except _GONE:
+            return b""
+
+    async def send(self, data: bytes) -> None:
+        """Send all of it. A client that is gone or takes nothing for a minute cancels what the connection does."""
+        try:
+            for start in range(0, len(data), _PIECE_BYTES):
+                self._allow(STALL_SECONDS)
+                await self._stream.send_all(data if len(data) <= _PIECE_BYTES else data[start : start + _PIECE_BYTES])
+            self._scope.deadline = float("inf")
+        except _GONE:
+            self._scope.cancel()
+            await trio.lowlevel.checkpoint()
+
+    def _allow(self, seconds: float) -> None:
+        self._scope.deadline = trio.current_time() + seconds
+
+    async def _linger(self) -> None:
+        """Close, but say first that nothing more comes, and read what is still on the way: closing over it would reset
+        the connection, and the client could lose the answer."""
+        self._allow(_LINGER_SECONDS)
+        wire = self._stream
+        try:
+            if isinstance(self._stream, trio.SSLStream):
+                wire = self._stream.transport_stream
+                with suppress(*_GONE):
+                    await self._stream.unwrap()
+            if isinstance(wire, trio.abc.HalfCloseableStream):
+                await wire.send_eof()
+                while await wire.receive_some():
+                    pass
+        except _GONE:
+            pass
+        finally:
+            await trio.aclose_forcefully(wire)
+
+    # ---- requests ----------------------------------------------------------------------------------------------------
+
+    async def _next_head(self) -> Head | None:
+        """None when the client has nothing more to ask, or the server stops."""
+        buffer, searched = self.buffer, 0
+        if self._closing.is_set():
+            return None
+        self._allow(IDLE_SECONDS)
+        is_first = True
+        while True:
+            while buffer.startswith(b"\r\n"):
+                del buffer[:2]
+            if buffer:
+                end = buffer.find(b"\r\n\r\n", searched)
+                if 0 <= end <= MAX_HEAD_BYTES - 4:
+                    head = bytes(buffer[: end + 4])
+                    del buffer[: end + 4]
+                    self._scope.deadline = float("inf")
+                    return self._parser.parse(head)
+                if len(buffer) >= MAX_HEAD_BYTES:
+                    raise RequestError(431, f"the head of a request is larger than {MAX_HEAD_BYTES} bytes")
+                searched = max(0, len(buffer) - 3)
+                if is_first:
+                    is_first = False
+                    self._allow(HEAD_SECONDS)
+            self._is_idle = not buffer
+            data = await self.receive()
+            self._is_idle = False
+            if not data:
+                return None
+            buffer += data
+
+    async def _serve(self, head: Head) -> bool:
+        """Answer one request; whether another may follow."""
+        if is_websocket(head):
+            await serve_websocket(self, self._app, head, self._asgi_scope(head, "websocket"))
+            return False
+        cycle = _Cycle(self, head, self._closing)
+        try:
+            await self._app(self._asgi_scope(head, "http"), cycle.receive, cycle.send)
+        except Exception:
+            log.exception("the application failed", method=head.method, path=head.path)
+        return await cycle.finish()
+
+    def _asgi_scope(self, head: Head, kind: str) -> MutableMapping[str, Any]:
+        scope: dict[str, Any] = {
+            "type": kind,
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.1" if head.minor else "1.0",
+            "scheme": "https" if kind == "http" else "wss",
+            "path": head.path,
+            "raw_path": head.raw_path,
+            "query_string": head.query,
+            "root_path": "",
+            "headers": head.fields.pairs,
+            "client": self._client,
+            "server": self._server,
+            "state": dict(self._state),
+        }
+        if kind == "http":
+            scope["method"] = head.method
+        return scope
+
+
+class _Cycle:
+    """One request and its answer, as the application sees them."""
+
+    def __init__(self, connection: Connection, head: Head, closing: trio.Event) -> None:
+        self._connection, self._closing = connection, closing
+        self._body: Body | None = None
+        if (length := head.fields.length) != 0:
+            self._body = ChunkedBody() if length is None else SizedBody(length)
+        self._awaits_continue = head.fields.expects_continue and self._body is not None
+        self._answer = Answer(head.method, head.minor)
+        self._closes = head.fields.closes
+        self._is_read = False  # the application has had the end of the body
+        self._is_gone = False
+
+    async def receive(self) -> dict[str, Any]:
+        if not self._is_read and not self._is_gone:
+            piece = await self._next_piece()
+            if not self._is_gone:
+                return {"type": "http.request", "body": piece, "more_body": not self._is_read}
+        await self._until_gone()
+        return {"type": "http.disconnect"}
+
+    async def _next_piece(self) -> bytes:
+        body, buffer = self._body, self._connection.buffer
+        if body is None:
+            self._is_read = True
+            return b""
+        while True:
+            try:
+                piece = body.take(buffer)
+            except RequestError as exc:
+                await self._refuse(exc)
+                return b""
+            self._is_read = body.is_complete
+            if piece or self._is_read:
+                return piece
+            if self._awaits_continue and not self._answer.is_begun:
+                self._awaits_continue = False
+                await self._connection.send(CONTINUE)
+            await self._read_more()
+            if self._is_gone:
+                return b""
+
+    async def _refuse(self, exc: RequestError) -> None:
+        """A body that is framed wrongly: nothing after it can be understood. The application sees a client leave."""
+        self._is_gone = self._closes = True
+        if not self._answer.is_started:
+            self._answer.is_started = self._answer.is_complete = True
+            await self._connection.send(plain_answer(exc.code, exc.message))
+
+    async def _until_gone(self) -> None:
+        """Wait for the client to leave. What it sends meanwhile is the next request, and waits in the buffer."""
+        while not self._is_gone and not self._answer.is_complete:
+            if len(self._connection.buffer) > _FAR_AHEAD_BYTES:
+                await trio.sleep_forever()  # so far ahead, it is there
+            await self._read_more()
+
+    async def _read_more(self) -> None:
+        data = await self._connection.receive()
+        if not data:
+            self._is_gone = True
+        self._connection.buffer += data
+
+    async def send(self, message: Mapping[str, Any]) -> None:
+        if self._is_gone and self._answer.is_complete:
+            return  # it was answered in the application's stead
+        if not self._answer.is_started:
+            self._answer.closes = self._closes = self._closes or self._closing.is_set() or not self._has_whole_body()
+        data = self._answer.encode(message)
+        self._closes = self._closes or self._answer.closes
+        if data:
+            await self._connection.send(data)
+
+    def _has_whole_body(self) -> bool:
+        """Whether nothing of this request can be mistaken for the next; what the application left is dropped."""
+        if self._body is None or self._is_read:
+            return True
+        try:
+            while self._body.take(self._connection.buffer):
+                pass
+        except RequestError:
+            return False
+        return self._body.is_complete
+
+    async def finish(self) -> bool:
+        """The application has returned; whether the connection is good for another request."""
+        if not self._answer.is_started and not self._is_gone:
+            await self._connection.send(plain_answer(500, "the server failed to answer; its log says more"))
+            return False
+        return self._answer.is_complete and not self._closes and not self._is_gone

@@ -1,0 +1,81 @@
+"""Command lines that need no typer: those of quick commands, where they are plain, and the first ``--help``.
+
+A form names the words that a quick command takes; a test holds it equal to what typer declares for that command. Words
+that a form does not know, or that stand together in one (``-wn demo``), are left to typer, which reads them or says
+what is wrong.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+
+class Form:
+    """The words of one command, and the names of the parameters of its function that they stand for."""
+
+    def __init__(
+        self, target: str, *, flags: Mapping[str, str], values: Mapping[str, str], arguments: Sequence[str]
+    ) -> None:
+        self.target, self.flags, self.values, self.arguments = target, flags, values, arguments
+
+    def read(self, words: Sequence[str]) -> dict[str, str | bool] | None:
+        """The function's keyword arguments; None for what is not plain."""
+        given: dict[str, str | bool] = {}
+        waiting, left = list(self.arguments), iter(words)
+        for word in left:
+            name, equals, value = word.partition("=")
+            if word in self.flags:
+                given[self.flags[word]] = True
+            elif name in self.values and (not equals or name.startswith("--")):
+                text = value if equals else next(left, None)
+                if text is None:
+                    return None
+                given[self.values[name]] = text
+            elif waiting and word and not word.startswith("-"):
+                given[waiting.pop(0)] = word
+            else:
+                return None
+        return given
+
+
+QUICK = {
+    "status": Form(
+        "nanocloud.cli.overview:show",
+        flags={"--pods": "pods", "--watch": "watch", "-w": "watch", "--curl": "curl"},
+        values={"--namespace": "namespace", "-n": "namespace", "--output": "output", "-o": "output"},
+        arguments=("service",),
+    ),
+    "server": Form(
+        "nanocloud.cli.serving:serve",
+        flags={},
+        values={"--listen": "listen", "--log-format": "log_format"},
+        arguments=(),
+    ),
+}
+
+
+def quick_call(words: Sequence[str]) -> Callable[[], None] | None:
+    """The command that ``words`` ask for, if it is quick and they are plain."""
+    form = QUICK.get(words[0]) if words else None
+    given = form.read(words[1:]) if form is not None else None
+    if form is None or given is None:
+        return None
+    module, _, name = form.target.partition(":")
+    return partial(getattr(import_module(module), name), **given)
+
+
+def asks_for_help(words: Sequence[str]) -> bool:
+    """Of the program as a whole."""
+    return list(words) in ([], ["--help"], ["-h"])
+
+
+def asks_for_a_plan(words: Sequence[str]) -> bool:
+    """Whether a command line only wants to see a plan."""
+    given = words[: words.index("--")] if "--" in words else words
+    commands = [word for word in given if not word.startswith("-")]
+    return "--dry-run" in given or list(commands[:2]) == ["bundle", "diff"]

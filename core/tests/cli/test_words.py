@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import pytest
+import typer.main
+
+from nanocloud.cli.app import app
+from nanocloud.cli.words import QUICK, asks_for_help, quick_call
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_form_has_the_words_that_typer_declares(name: str) -> None:
+    command = typer.main.get_command(app).get_command(None, name)  # type: ignore[attr-defined]
+    declared = {p.name: p for p in command.params if p.name not in ("help", "install_completion", "show_completion")}
+    options = {word: p for p in declared.values() if p.param_type_name == "option" for word in p.opts}
+    form = QUICK[name]
+    assert form.flags == {word: p.name for word, p in options.items() if p.is_flag}
+    assert form.values == {word: p.name for word, p in options.items() if not p.is_flag}
+    assert list(form.arguments) == [p.name for p in declared.values() if p.param_type_name == "argument"]
+
+
+@pytest.mark.parametrize(
+    ("words", "given"),
+    [
+        ("status", {}),
+        ("status web", {"service": "web"}),
+        ("status -n demo web -w", {"service": "web", "namespace": "demo", "watch": True}),
+        ("status --namespace=demo --output json", {"namespace": "demo", "output": "json"}),
+        ("status -n --pods", {"namespace": "--pods"}),
+    ],
+)
+def test_plain_words_are_read_as_typer_reads_them(
+    words: str, given: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick: list[dict[str, object]] = []
+    monkeypatch.setattr(
+        "nanocloud.cli.overview.show", lambda service=None, **more: quick.append({"service": service, **more})
+    )
+    call = quick_call(words.split())
+    assert call is not None
+    call()
+    app(words.split(), standalone_mode=False)
+    defaults = {"service": None, "namespace": None, "pods": False, "output": "table", "watch": False, "curl": False}
+    assert [{**defaults, **found} for found in quick] == [{**defaults, **given}] * 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "",
+        "logs web",
+        "status --help",
+        "status -wn demo",
+        "status a b",
+        "status -n",
+        "status --pods=yes",
+        "status -o=json",
+        "status -- web",
+    ],
+)
+def test_other_words_are_left_to_typer(words: str) -> None:
+    assert quick_call(words.split()) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "asks"), [("", True), ("--help", True), ("-h", True), ("--help status", False), ("status -h", False)]
+)
+def test_only_the_program_as_a_whole_is_explained_without_typer(words: str, asks: bool) -> None:
+    assert asks_for_help(words.split()) is asks

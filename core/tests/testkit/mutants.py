@@ -1,0 +1,451 @@
+"""Fakes with one bug each, and the sentences of their contracts that the bug breaks.
+
+Run by ``test_mutants.py``, under the plugin: every class here must fail at the sentences in ``breaks``, and nowhere
+else.
+"""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import attrs
+import pytest
+import trio
+from subjects import BindingSubject, ImageSubject, NetworkSubject, RuntimeSubject, StorageSubject, VolumeSubject
+
+from nanocloud.errors import InvalidError
+from nanocloud.providers.binding import BindingResult
+from nanocloud.providers.macro import MacroProvider, MacroValue
+from nanocloud.providers.runtime import ContainerState, ExitStatus
+from nanocloud.testkit import FakeBinding, FakeDisk, FakeImages, FakeNetwork, FakeRuntime, FakeStorage, FakeVolume
+from nanocloud.testkit.calls import now
+from nanocloud.testkit.suites import MacroProviderSuite
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence, Set
+    from ipaddress import IPv4Address
+    from pathlib import Path
+
+    from nanocloud.providers.binding import BindingCall, BindingOutcome
+    from nanocloud.providers.image import Digest
+    from nanocloud.providers.macro import MacroContext
+    from nanocloud.providers.network import SandboxId, SandboxNetwork, SandboxNetworkSpec
+    from nanocloud.providers.runtime import ContainerId, ContainerSpec
+    from nanocloud.providers.storage import ChangePage, Committed, Record, Rejected, Transaction
+    from nanocloud.providers.volume import VolumeId
+
+CANCELLED = (
+    "A cancelled call leaves nothing behind, or something that calling it again, ``list`` and ``remove`` put right; "
+    "the provider stays usable."
+)
+
+# ---- storage ---------------------------------------------------------------------------------------------------------
+
+
+class LosesAWrite(FakeStorage):
+    """Of transactions that share a sync, the second is acknowledged and not done."""
+
+    def _commit(self, group: Sequence[Any]) -> None:
+        lost = [request for request in group[1:2] if not request.transaction.checks]
+        super()._commit([request for request in group if request not in lost])
+        for request in lost:
+            request.outcome = group[0].outcome
+
+
+class TestLosesAWrite(StorageSubject):
+    fake = LosesAWrite
+    breaks = (
+        "What ``transact`` returned survives a crash of the process and of the machine.",
+        "Numbers are never reused, also not after a crash.",
+        "One that is refused changes nothing and disturbs no other.",
+        "Transactions go on meanwhile.",
+    )
+
+
+class LosesAnUpdate(FakeStorage):
+    """Of transactions that share a sync, all are checked before the first is done."""
+
+    def _commit(self, group: Sequence[Any]) -> None:
+        newest = {key: self.disk.get(key, None) for r in group for key in (c.key for c in r.transaction.checks)}
+        for request in group:
+            revisions = {key: record.mod_revision if record else 0 for key, record in newest.items()}
+            if all(revisions[check.key] == check.mod_revision for check in request.transaction.checks):
+                request.transaction = attrs.evolve(request.transaction, checks=())
+        super()._commit(group)
+
+
+class TestLosesAnUpdate(StorageSubject):
+    fake = LosesAnUpdate
+    breaks = (
+        "Concurrent transactions have an order, the order of their revisions, and each one's checks are made against "
+        "the state that all earlier ones left.",
+        "All methods are safe to call concurrently from one trio thread.",
+    )
+
+
+class LazyDisk(FakeDisk):
+    """Has on it, after a crash, what it had at every seventh transaction."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._applied, self._synced = 0, dict[str, Any]()
+
+    def apply(self, transaction: Transaction) -> Committed | Rejected:
+        if self._applied % 7 == 0:
+            self._synced = copy.deepcopy({k: v for k, v in vars(self).items() if k not in ("_synced", "_holder")})
+        self._applied += 1
+        return super().apply(transaction)
+
+    def crash(self, *, survivors: int = 0) -> None:
+        crashes = self.crashes
+        vars(self).update(copy.deepcopy(self._synced))
+        self.crashes = crashes
+        super().crash(survivors=survivors)
+
+
+class TestAnswersBeforeItIsDurable(StorageSubject):
+    fake_disk = LazyDisk
+    breaks = (
+        "What ``transact`` returned survives a crash of the process and of the machine.",
+        "Numbers are never reused, also not after a crash.",
+    )
+
+
+class RepeatsARevision(FakeStorage):
+    """Takes up counting, when it is opened, after the newest record that exists."""
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        async with super().lifespan():
+            records = (await self.range(b"", None)).records
+            self.disk._revision = max((record.mod_revision for record in records), default=0)
+            yield
+
+
+class TestRepeatsARevision(StorageSubject):
+    fake = RepeatsARevision
+    breaks = ("Numbers are never reused, also not after a crash.",)
+
+
+class ListsByKey(FakeStorage):
+    """Lists what expires in the order of keys."""
+
+    async def expiring(self, *, limit: int) -> Sequence[Record]:
+        return sorted(await super().expiring(limit=limit), key=lambda record: record.key)
+
+
+class TestListsByKey(StorageSubject):
+    fake = ListsByKey
+    breaks = ("The ``limit`` existing records that expire first, soonest first; records without expiry never.",)
+
+
+class CutsATransaction(FakeStorage):
+    """Ends a page of changes wherever the limit is."""
+
+    async def changes(self, start: bytes, end: bytes | None, *, after: int, limit: int) -> ChangePage:
+        page = await super().changes(start, end, after=after, limit=limit)
+        if len(page.changes) <= limit:
+            return page
+        return attrs.evolve(page, changes=page.changes[:limit], through=page.changes[limit - 1].revision)
+
+
+class TestCutsATransaction(StorageSubject):
+    fake = CutsATransaction
+    breaks = (
+        "A page holds whole transactions (as far as they touch the range) and ends after about ``limit`` changes, or "
+        "earlier if they are large; it is empty only if nothing changed up to ``through``, which is then the store's "
+        "last revision.",
+    )
+
+
+# ---- runtime ---------------------------------------------------------------------------------------------------------
+
+
+class LeaksAContainer(FakeRuntime):
+    """A create that is cancelled at its end leaves the container."""
+
+    async def create(self, spec: ContainerSpec) -> None:
+        await super().create(spec)
+        await trio.lowlevel.checkpoint()
+
+
+class TestLeaksAContainer(RuntimeSubject):
+    fake = LeaksAContainer
+    breaks = ("Undoes itself on failure or cancellation.",)
+
+
+class IgnoresCancellation(FakeRuntime):
+    async def stop(self, container: ContainerId, *, grace_seconds: float) -> ExitStatus:
+        with trio.CancelScope(shield=True):
+            return await super().stop(container, grace_seconds=grace_seconds)
+
+
+class TestIgnoresCancellation(RuntimeSubject):
+    fake = IgnoresCancellation
+    breaks = (CANCELLED,)
+
+
+class ForgetsTheExitCode(FakeRuntime):
+    """Of containers that ended while it was away."""
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        for container in self.containers.values():
+            if container.state is ContainerState.EXITED and container.exit is not None:
+                container.exit = attrs.evolve(container.exit, code=255)
+        yield
+
+
+class TestForgetsTheExitCode(RuntimeSubject):
+    fake = ForgetsTheExitCode
+    breaks = (
+        "Containers outlive the server: after a crash a new provider over the same folders lists them with the same "
+        "pids, and knows the exit code of those that ended meanwhile.",
+    )
+
+
+class StopDoesNotWait(FakeRuntime):
+    """The container ends a little after ``stop`` has returned."""
+
+    async def stop(self, container: ContainerId, *, grace_seconds: float) -> ExitStatus:
+        found = self._known(container)
+        before = found.exit
+        ended = await super().stop(container, grace_seconds=grace_seconds)
+        if before is None:
+            found.exit, found.ended = None, trio.Event()
+            found.program = attrs.evolve(found.program, exit_code=ended.code)
+            found.ends_at = now() + 0.001
+            return attrs.evolve(ended, finished_at=found.ends_at)
+        return ended
+
+
+class TestStopDoesNotWait(RuntimeSubject):
+    fake = StopDoesNotWait
+    breaks = ("It has ended when this returns.",)
+
+
+# ---- network ---------------------------------------------------------------------------------------------------------
+
+
+class GivesOneAddressTwice(FakeNetwork):
+    """To the fourth sandbox that of the first."""
+
+    def _address_for(self, owner: str) -> IPv4Address:
+        if len(self._attached) < 3:
+            return super()._address_for(owner)
+        return self._reserved[next(iter(self._attached.values())).owner]
+
+
+class TestGivesOneAddressTwice(NetworkSubject):
+    fake = GivesOneAddressTwice
+    breaks = ("No address is given to two sandboxes.",)
+
+
+class ForgetsAnAddress(FakeNetwork):
+    """Detaching frees the owner's address."""
+
+    async def detach(self, sandbox: SandboxId) -> None:
+        network = self._attached.get(sandbox)
+        await super().detach(sandbox)
+        if network is not None:
+            self._reserved.pop(network.owner, None)
+
+
+class TestForgetsAnAddress(NetworkSubject):
+    fake = ForgetsAnAddress
+    breaks = (
+        "Remove the namespace, the link, the rules; keep the owner's address reserved.",
+        "Addresses are sticky: an ``owner`` gets the same address again while nobody else needs it, so names keep "
+        "their meaning over restarts.",
+    )
+
+
+class KeepsThePortOfACancelledAttach(FakeNetwork):
+    async def attach(self, spec: SandboxNetworkSpec) -> SandboxNetwork:
+        if spec.sandbox in self._attached:
+            return await super().attach(spec)
+        for port in spec.ports:
+            self._check_free(port, spec.sandbox)
+        taken = {(port.host_port, port.protocol): spec.sandbox for port in spec.ports}
+        self.host_programs.update(taken)
+        await trio.lowlevel.checkpoint()
+        for port in taken:
+            del self.host_programs[port]
+        return await super().attach(spec)
+
+
+class TestKeepsThePortOfACancelledAttach(NetworkSubject):
+    fake = KeepsThePortOfACancelledAttach
+    breaks = (CANCELLED,)
+
+
+# ---- volumes ---------------------------------------------------------------------------------------------------------
+
+
+class LosesDataOnSecondPublish(FakeVolume):
+    async def publish(self, volume: VolumeId, *, consumer: str) -> Path:
+        path = await super().publish(volume, consumer=consumer)
+        if self._known(volume).consumers == {consumer}:
+            shutil.rmtree(path)
+            path.mkdir()
+        return path
+
+
+class TestLosesDataOnSecondPublish(VolumeSubject):
+    fake = LosesDataOnSecondPublish
+    breaks = ("A fresh volume is empty; what was written is there again.",)
+
+
+class DropsEveryConsumer(FakeVolume):
+    async def unpublish(self, volume: VolumeId, *, consumer: str) -> None:
+        await super().unpublish(volume, consumer=consumer)
+        self._known(volume).consumers.clear()
+
+
+class TestDropsEveryConsumer(VolumeSubject):
+    fake = DropsEveryConsumer
+    breaks = ("Drop the consumer; without consumers the volume is unmounted. Unknown consumers are no error.",)
+
+
+# ---- images ----------------------------------------------------------------------------------------------------------
+
+
+class ServesAnUnverifiedLayer(FakeImages):
+    def _verify(self, digest: Digest, what: str) -> None:
+        if not what.startswith("layer"):
+            super()._verify(digest, what)
+
+
+class TestServesAnUnverifiedLayer(ImageSubject):
+    fake = ServesAnUnverifiedLayer
+    breaks = ("ImageError: digest, size or diff_id is wrong, or a layer breaks a rule; names the layer and the entry.",)
+
+
+class CollectsWhatIsNew(FakeImages):
+    async def collect(self, in_use: Set[Digest], *, idle_seconds: float = 0.0) -> Sequence[Digest]:
+        return await super().collect(in_use)
+
+
+class TestCollectsWhatIsNew(ImageSubject):
+    fake = CollectsWhatIsNew
+    breaks = (
+        "Images that were resolved, ensured or looked up less than ``idle_seconds`` ago stay: a plan may hold one that "
+        "is not stored yet.",
+    )
+
+
+# ---- bindings --------------------------------------------------------------------------------------------------------
+
+
+class RunsBeyondItsTime(FakeBinding):
+    async def run(self, call: BindingCall) -> BindingOutcome:
+        outcome = await super().run(call)
+        if outcome.result is BindingResult.TIMEOUT:
+            await trio.sleep(1000)
+        return outcome
+
+
+class TestRunsBeyondItsTime(BindingSubject):
+    fake = RunsBeyondItsTime
+    breaks = (
+        "No run outlasts the time limit, which is the provider's own, at most 900 seconds; a command that would is "
+        "killed.",
+    )
+
+
+class RunsTwice(FakeBinding):
+    """A command that failed is run again."""
+
+    async def run(self, call: BindingCall) -> BindingOutcome:
+        outcome = await super().run(call)
+        return await super().run(call) if outcome.result is BindingResult.FAILED else outcome
+
+
+class TestRunsTwice(BindingSubject):
+    fake = RunsTwice
+    breaks = ("Run the command once and report.",)
+
+
+class ShowsASecret(FakeBinding):
+    async def run(self, call: BindingCall) -> BindingOutcome:
+        words = " ".join(argument.value for argument in call.arguments)
+        return attrs.evolve(await super().run(call), output=f"{call.command} {words}")
+
+
+class TestShowsASecret(BindingSubject):
+    fake = ShowsASecret
+    breaks = ("Standard output and error together, clipped to 1 MiB, with every secret argument masked.",)
+
+
+# ---- macros ----------------------------------------------------------------------------------------------------------
+
+
+class Password(MacroProvider):
+    """``!password LENGTH``, without a bug."""
+
+    @property
+    def name(self) -> str:
+        return "password"
+
+    @property
+    def macros(self) -> Sequence[str]:
+        return ("password",)
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        yield
+
+    async def expand(self, macro: str, arguments: Sequence[str], context: MacroContext) -> MacroValue:
+        if len(arguments) != 1 or arguments[0] not in ("1", "2", "3"):
+            raise InvalidError(f"!password {' '.join(arguments)} is not !password 1|2|3")
+        return MacroValue(value="s3cret" * int(arguments[0]), secret=True)
+
+
+class PasswordSubject(MacroProviderSuite):
+    fake: ClassVar[type[Password]] = Password
+    examples = ("password 1", "password 3")
+    mistakes = ("password", "password 1 2", "password x")
+
+    @pytest.fixture
+    def make_provider(self) -> Callable[[], Password]:
+        return self.fake
+
+
+class TestPassword(PasswordSubject):
+    breaks = ()
+
+
+@attrs.frozen(kw_only=True)
+class OpenValue(MacroValue):
+    def __repr__(self) -> str:
+        return f"OpenValue({self.value!r})"
+
+
+class ShowsItsValue(Password):
+    async def expand(self, macro: str, arguments: Sequence[str], context: MacroContext) -> MacroValue:
+        return OpenValue(value=(await super().expand(macro, arguments, context)).value, secret=True)
+
+
+class TestShowsItsValue(PasswordSubject):
+    fake = ShowsItsValue
+    breaks = ("True: encrypted in the profile, masked in status, events and logs.",)
+
+
+class TakesWhatItIsGiven(Password):
+    """Checks the number of its arguments, and no more."""
+
+    async def expand(self, macro: str, arguments: Sequence[str], context: MacroContext) -> MacroValue:
+        if len(arguments) != 1:
+            return await super().expand(macro, arguments, context)
+        return MacroValue(value="s3cret" * int(arguments[0]), secret=True)
+
+
+class TestTakesWhatItIsGiven(PasswordSubject):
+    fake = TakesWhatItIsGiven
+    breaks = (
+        "InvalidError: wrong arguments; the message shows the macro as written and what is allowed.",
+        "A label is untrusted: whatever the arguments are, the answer is a value or an error of ``nanocloud.errors``.",
+    )

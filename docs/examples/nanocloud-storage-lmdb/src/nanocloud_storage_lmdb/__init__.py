@@ -1,0 +1,1 @@
+"""A storage provider for Nanocloud: the keyspace in LMDB."""
