@@ -8,8 +8,6 @@ Source: RFC 6455; of its frames the server sends none in pieces, which are taken
 
 from __future__ import annotations
 
-import http.client
-import io
 import json
 import os
 import socket
@@ -18,8 +16,7 @@ from base64 import b64encode
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from nanocloud.client.api import unreachable
-from nanocloud.client.errors import ApiError, UnreachableError
+from nanocloud.client.errors import ApiError, UnreachableError, unreachable
 
 if TYPE_CHECKING:
     from nanocloud.client.endpoint import Endpoint
@@ -30,6 +27,7 @@ _FULL_BYTES = 256 * 1024
 _MAX_HEAD_BYTES = 64 * 1024
 _MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 _CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0, 1, 2, 8, 9, 10
+_SWITCHING_PROTOCOLS = 101
 _FINAL, _MASKED = 0x80, 0x80
 
 
@@ -169,7 +167,7 @@ def connect(endpoint: Endpoint, path: str, *, protocol: str) -> WebSocket:
     try:
         stream.sendall("\r\n".join([*lines, "", ""]).encode())
         head, rest = _read_head(stream)
-        if int(head.split(None, 2)[1]) != http.client.SWITCHING_PROTOCOLS:
+        if int(head.split(None, 2)[1]) != _SWITCHING_PROTOCOLS:
             raise _refusal(stream, head, rest, path)
     except (OSError, ValueError, IndexError) as exc:
         stream.close()
@@ -193,8 +191,9 @@ def _read_head(stream: ssl.SSLSocket) -> tuple[bytes, bytes]:
 
 
 def _refusal(stream: ssl.SSLSocket, head: bytes, body: bytes, path: str) -> ApiError:
-    line, _, fields = head.partition(b"\r\n")
-    size = int(http.client.parse_headers(io.BytesIO(fields + b"\r\n\r\n")).get("Content-Length", "0"))
+    line, *fields = head.split(b"\r\n")
+    values = {name.lower(): value for name, _, value in (field.partition(b":") for field in fields)}
+    size = int(values.get(b"content-length", b"0"))
     while len(body) < min(size, _PIECE_BYTES) and (more := stream.recv(_PIECE_BYTES)):
         body += more
     try:
