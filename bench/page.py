@@ -85,6 +85,11 @@ _GROWTH = {
     "status": "the command `nanocloud status`",
     "start": "until a server that starts after the machine did has all running",
 }
+for size in (10, 100):
+    MEANINGS |= {
+        f"growth.real-install-{size}": f"{size} services in containers: processor time of the node to install one",
+        f"growth.real-memory-{size}": f"{size} services in containers: memory of the server for each",
+    }
 for size in (10, 100, 1000):
     MEANINGS |= {
         f"growth.{what}-{size}": f"{size:,} services on fake providers: {text}" for what, text in _GROWTH.items()
