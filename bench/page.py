@@ -42,9 +42,45 @@ MEANINGS = {
     "pull.seconds": "Five layers of 250 MB from a registry on loopback, until they are unpacked",
     "pull.rate": "The same as a rate of unpacked bytes",
     "pull.node_memory": "Peak memory of the node's process meanwhile",
+    "keyspace.put_1": "Puts of 1 KiB a second by one writer, each durable before the next, followed by a watcher",
+    "keyspace.put_64": "The same by 64 writers side by side",
+    "keyspace.transact_64": "Compare and put with a lease, by 64 writers",
+    "keyspace.get": "Reads of single keys a second; etcd's 64 at a time",
+    "keyspace.put_1_p50": "What one put of a single writer takes, median",
+    "keyspace.put_1_p99": "What one put of a single writer takes, slowest of a hundred",
+    "keyspace.put_64_p50": "What one put takes beside 63 others, median",
+    "keyspace.put_64_p99": "What one put takes beside 63 others, slowest of a hundred",
+    "keyspace.watch_p50": "From the call of a put to its event at a watcher, median",
+    "keyspace.watch_p99": "From the call of a put to its event at a watcher, slowest of a hundred",
+    "keyspace.100k_start": "With 100,000 keys of 1 KiB: from the start of the process to its first answer",
+    "keyspace.100k_memory": "Memory of the process then",
     "pull.child_memory": "Peak memory of the largest process that unpacks a layer",
+    "idle.memory-0": "Memory of all that the node keeps running, without containers",
+    "idle.memory-20": "The same with 20 containers, whose own processes do not count",
+    "idle.memory-each": "What each container adds to it",
+    "idle.cpu-0": "Of a core, without containers",
+    "idle.cpu-20": "Of a core, with 20 containers that are asked whether they are ready; those of the peers are not",
+    "idle.wakes-0": "How often a thread wakes, without containers",
+    "idle.wakes-20": "How often a thread wakes, with 20 containers",
+    "cli.status": "`nanocloud status` with five services, beside five containers or pods",
+    "cli.help": "`--help` of each program",
 }
 """What a measure says, for those whose name does not."""
+
+_GROWTH = {
+    "install": "processor time of the server to install one",
+    "memory": "memory of the server for each",
+    "one-more": "from the request for one more until it is ready",
+    "remove": "from the request to remove one until it is gone",
+    "list": "`GET` of all, for each",
+    "plan": "a dry run of one more",
+    "status": "the command `nanocloud status`",
+    "start": "until a server that starts after the machine did has all running",
+}
+for size in (10, 100, 1000):
+    MEANINGS |= {
+        f"growth.{what}-{size}": f"{size:,} services on fake providers: {text}" for what, text in _GROWTH.items()
+    }
 
 
 def drawn(files: Iterable[Path]) -> str:

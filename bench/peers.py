@@ -178,13 +178,19 @@ def registry(folder: Path) -> Iterator[str]:
 @contextmanager
 def etcd(folder: Path) -> Iterator[str]:
     """One member with its data in ``folder``, durable as by default; gives the URL that clients use."""
+    words, client = etcd_command(folder)
+    with log_of(words) as process:
+        wait_until(lambda: process.answers("curl", "-sf", f"{client}/health"), "etcd", process)
+        yield client
+
+
+def etcd_command(folder: Path) -> tuple[list[str], str]:
+    """What starts that member, and the URL; for a measure that waits for it itself."""
     client, peer = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
     words = ["etcd", "--name=bench", f"--data-dir={folder}", f"--initial-cluster=bench={peer}", "--logger=zap"]
     words += [f"--listen-client-urls={client}", f"--advertise-client-urls={client}", "--log-level=error"]
     words += [f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}"]
-    with log_of(words) as process:
-        wait_until(lambda: process.answers("curl", "-sf", f"{client}/health"), "etcd", process)
-        yield client
+    return words, client
 
 
 def free_port() -> int:

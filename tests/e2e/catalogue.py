@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
-from nodes import NANOCLOUD, TestNode, making_node
+from nodes import TestNode, making_node
 
 from nanocloud_dockyard.builder import Builder
 
@@ -33,10 +34,13 @@ def built(*services: str) -> Path:
 
 
 @contextmanager
-def catalogue_node(folder: Path, *services: str, config: str = "", nanocloud: Path = NANOCLOUD) -> Iterator[TestNode]:
-    """A running node below ``folder`` (the fixture ``nodes_folder``) that holds the images of ``services``."""
+def catalogue_node(folder: Path, *services: str, config: str = "", **options: Any) -> Iterator[TestNode]:
+    """A running node below ``folder`` (the fixture ``nodes_folder``) that holds the images of ``services``.
+
+    ``options`` are those of ``making_node``.
+    """
     layout = built(*services)
-    with making_node(folder / f"c{next(_NUMBERS)}", config=config, nanocloud=nanocloud, start=False) as node:
+    with making_node(folder / f"c{next(_NUMBERS)}", config=config, start=False, **options) as node:
         shutil.rmtree(node.layout.folder)
         shutil.copytree(layout, node.layout.folder, copy_function=_link)
         node.layout.reload()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nodes import TestNode
 
 _CGROUPS = Path("/sys/fs/cgroup")
-_FOLDERS = ("s/containers", "s/volumes", "s/network", "s/logs", "r")
+_FOLDERS = ("s/containers", "s/runtime-runc", "s/volumes", "s/network", "s/logs", "r")
 _SOCKETS = {".sock"}
 
 

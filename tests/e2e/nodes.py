@@ -108,6 +108,7 @@ class TestNode:
         config: str = "",
         environment: Mapping[str, str] | None = None,
         nanocloud: Path = NANOCLOUD,
+        runtime: str = "runtime-crun",
     ) -> None:
         self.folder, self.nanocloud = folder, nanocloud
         self.state_dir, self.run_dir, self.home = folder / "s", folder / "r", folder / "home"
@@ -115,7 +116,7 @@ class TestNode:
         self.network_file = folder / "net"
         self.home.mkdir(parents=True)
         file = folder / "config.toml"
-        file.write_text(f'[runtime-crun]\ncgroup = "/{self.cgroup}"\n{config}')
+        file.write_text(f'[{runtime}]\ncgroup = "/{self.cgroup}"\n{config}')
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("NANOCLOUD_", "KUBE"))}
         self.environment = {
             **clean,
@@ -310,12 +311,14 @@ def making_node(
     *,
     config: str = "",
     environment: Mapping[str, str] | None = None,
-    nanocloud: Path = NANOCLOUD,
     set_up: bool = True,
     start: bool = True,
+    nanocloud: Path = NANOCLOUD,
+    runtime: str = "runtime-crun",
 ) -> Iterator[TestNode]:
-    """``nanocloud`` is the command of the environment that the node comes from."""
-    node = TestNode(folder, config=config, environment=environment, nanocloud=nanocloud)
+    """``nanocloud`` is the command of the environment that the node runs from; ``runtime`` is the plugin whose table
+    gets the node's control group."""
+    node = TestNode(folder, config=config, environment=environment, nanocloud=nanocloud, runtime=runtime)
     try:
         if set_up:
             node.set_up()

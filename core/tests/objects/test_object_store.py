@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import trio
 
@@ -95,6 +97,27 @@ async def test_modify_loses_no_update(store: ObjectStore) -> None:
         for _ in range(10):
             nursery.start_soon(store.modify, CONFIG_MAP, "default", "a", grow)
     assert (await store.get(CONFIG_MAP, "default", "a"))["data"]["x"] == "10"
+
+
+async def test_many_who_modify_one_object_take_turns(store: ObjectStore) -> None:
+    await store.create(CONFIG_MAP, config_map("a", x=""))
+    began: list[int] = []
+
+    async def add(number: int) -> None:
+        def change(obj: Object) -> None:
+            began.append(number)
+            obj["data"]["x"] += f"{number} "
+
+        await store.modify(CONFIG_MAP, "default", "a", change)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(300):  # more than anybody tries again
+            nursery.start_soon(add, number)
+        leaves = trio.CancelScope(deadline=-math.inf)
+        with leaves:
+            await add(1000)
+    assert len(began) == 300  # nobody worked for nothing
+    assert (await store.get(CONFIG_MAP, "default", "a"))["data"]["x"].split() == list(map(str, began))
 
 
 async def test_generation_grows_with_the_spec_only(store: ObjectStore) -> None:

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 STATE = os.environ.get("NANOCLOUD_TEST_STATE")
 pytestmark = [
     pytest.mark.root,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
     pytest.mark.skipif(not STATE, reason="NANOCLOUD_TEST_STATE does not name a folder for built images"),
 ]
 BINDING_ENVIRONMENT = (

@@ -7,7 +7,6 @@ Of each: nothing outside the store is touched, nothing half-done stays in it, it
 from __future__ import annotations
 
 import hashlib
-import os
 import ssl
 import sys
 from contextlib import contextmanager
@@ -121,7 +120,6 @@ def complaint(error, says=""):
 
 
 @pytest.mark.root
-@pytest.mark.skipif(os.geteuid() != 0, reason="layers keep owners and devices: needs root")
 @pytest.mark.parametrize("group", LAYER_GROUPS)
 async def test_hostile_layers_leave_nothing(group, outside, peaks, new_image, new_tar):
     store, wrong = outside / "images", {}
@@ -155,7 +153,6 @@ async def test_hostile_layers_leave_nothing(group, outside, peaks, new_image, ne
 
 
 @pytest.mark.root
-@pytest.mark.skipif(os.geteuid() != 0, reason="layers keep owners and devices: needs root")
 async def test_a_layer_that_needs_more_memory_than_there_is_is_refused(outside, monkeypatch, new_image, new_tar):
     """The kernel holds the child to its bound, here a small one; the longest paths fill it soonest."""
     code = "from nanocloud_dockyard import _unpack; _unpack._MEMORY_BYTES = 24 << 20; raise SystemExit(_unpack.main())"

@@ -18,7 +18,6 @@ def test_the_child_imports_no_framework():
 
 
 @pytest.mark.root
-@pytest.mark.skipif(os.geteuid() != 0, reason="chroot needs root")
 def test_the_locked_in_child_can_import_nothing_that_the_layer_brings(tmp_path):
     """Modules at every place where Python could look, inside the folder that becomes the child's root."""
     for entry in (*sys.path, "/", "/usr/lib/python3"):
@@ -38,7 +37,6 @@ def test_the_locked_in_child_can_import_nothing_that_the_layer_brings(tmp_path):
 
 
 @pytest.mark.root
-@pytest.mark.skipif(os.geteuid() != 0, reason="chroot needs root")
 def test_a_child_that_nobody_listens_to_ends(tmp_path, tar):
     data = bytes(tar.file(b"zeros", bytes(64 << 20)))
     fd = os.open(tmp_path, os.O_RDONLY)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,9 +15,6 @@ from nanocloud.providers.runtime import (
     Resources,
 )
 from nanocloud_runtime_crun.cgroups import Cgroups, oci_resources, own_groups, probe
-
-if TYPE_CHECKING:
-    pass
 
 
 def _tree(root: Path, files: dict[str, str]) -> Path:
@@ -102,3 +102,36 @@ def test_members_are_read_from_any_hierarchy(tmp_path: Path) -> None:
     root = _tree(tmp_path, V1 | {"pids/nanocloud/c/cgroup.procs": "12\n34\n"})
     assert Cgroups(probe(root), "/nanocloud").members("c") == [12, 34]
     assert Cgroups(probe(root), "/nanocloud").members("d") == []
+
+
+@pytest.fixture
+def groups() -> Iterator[Cgroups]:
+    made = Cgroups(probe(), f"/nanocloud-test-{os.getpid()}")
+    yield made
+    made.remove("c")
+    made.remove_parent()
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0 or not Path("/sys/fs/cgroup/pids").is_dir(), reason="needs root and version 1")
+def test_a_monitor_is_born_in_its_group_and_the_server_stays_out_of_it(groups: Cgroups) -> None:
+    before, seen = Path("/proc/self/cgroup").read_text(), []
+
+    def start() -> None:
+        with groups.as_monitor("c"):
+            seen.append(groups.makers("c"))
+            child = subprocess.Popen(["sleep", "infinity"])
+        seen.append(groups.makers("c"))
+        seen.append(Path("/proc/thread-self/cgroup").read_text())
+        child.kill()
+        child.wait()
+        seen.append([child.pid])
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    thread.join()
+    while_starting, started, of_thread, child = seen
+    assert while_starting == []  # not this process, though a thread of it is there
+    assert started == child
+    assert of_thread == before
+    assert groups.makers("c") == []

@@ -136,10 +136,13 @@ def _network_namespace(pid: int | None) -> str:
 async def test_nothing_of_a_container_is_in_the_hosts_mount_table(
     runtime: CrunRuntime, spec: Build, tmp_path: Path
 ) -> None:
-    before = _mount_table()
+    def ours() -> list[str]:
+        return [line for line in _mount_table().splitlines() if str(tmp_path) in line]
+
+    before = ours()
     await runtime.create(spec(mounts=(Mount(source=tmp_path, target="/data"),)))
     await runtime.start(C)
-    assert _mount_table() == before
+    assert ours() == before
     record = runtime._host.folder("c").read()
     assert record is not None
     assert record.monitor is not None
@@ -166,3 +169,22 @@ async def test_network_namespace_is_the_one_given(runtime: CrunRuntime, spec: Bu
     await runtime.create(spec(network_namespace=network_namespace))
     status = await runtime.start(C)
     assert _network_namespace(status.pid) == _inode(network_namespace)
+
+
+@needs_root
+@pytest.mark.root
+async def test_nothing_of_a_container_stays_in_the_view(runtime: CrunRuntime, spec: Build) -> None:
+    cover = runtime._host.view.cover
+    if cover is None:
+        pytest.skip("this host's cgroup layout hides nothing from crun")
+
+    def left() -> list[str]:
+        return [path for _, folders, files in os.walk(f"/proc/self/fd/{cover}/") for path in (*folders, *files)]
+
+    await runtime.create(spec())
+    await runtime.start(C)
+    assert str(C) in left()
+    await runtime.stop(C, grace_seconds=0)
+    await runtime.remove(C)
+    assert str(C) not in left()
+    assert "cgroup.procs" not in left()

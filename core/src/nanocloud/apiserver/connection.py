@@ -8,8 +8,7 @@ a client that is gone while something is sent to it cancels the request that way
 
 from __future__ import annotations
 
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 import trio
@@ -42,9 +41,16 @@ HEAD_SECONDS = 10.0
 STALL_SECONDS = 60.0
 """For a client to take a piece of an answer."""
 _PIECE_BYTES = 256 * 1024
-_LINGER_SECONDS = 2.0
 _FAR_AHEAD_BYTES = 256 * 1024
 _GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
+
+
+class Stream(Protocol):
+    """What a connection runs on; ``tls.TlsStream`` says more."""
+
+    async def receive_some(self) -> bytes: ...
+
+    async def send_all(self, data: bytes) -> None: ...
 
 
 class Connection:
@@ -53,7 +59,7 @@ class Connection:
     def __init__(
         self,
         app: ASGIApp,
-        stream: trio.abc.Stream,
+        stream: Stream,
         *,
         state: Mapping[str, Any],
         client: Address = None,
@@ -73,11 +79,9 @@ class Connection:
             try:
                 while (head := await self._next_head()) is not None:
                     if not await self._serve(head):
-                        await self._linger()
                         return
             except RequestError as exc:
                 await self.send(plain_answer(exc.code, exc.message))
-                await self._linger()
 
     def stop(self) -> None:
         """The server ends: at once if no request is under way, else with the answer to it."""
@@ -89,7 +93,7 @@ class Connection:
     async def receive(self) -> bytes:
         """The next bytes; empty when the client is gone."""
         try:
-            return bytes(await self._stream.receive_some())
+            return await self._stream.receive_some()
         except _GONE:
             return b""
 
@@ -106,25 +110,6 @@ class Connection:
 
     def _allow(self, seconds: float) -> None:
         self._scope.deadline = trio.current_time() + seconds
-
-    async def _linger(self) -> None:
-        """Close, but say first that nothing more comes, and read what is still on the way: closing over it would reset
-        the connection, and the client could lose the answer."""
-        self._allow(_LINGER_SECONDS)
-        wire = self._stream
-        try:
-            if isinstance(self._stream, trio.SSLStream):
-                wire = self._stream.transport_stream
-                with suppress(*_GONE):
-                    await self._stream.unwrap()
-            if isinstance(wire, trio.abc.HalfCloseableStream):
-                await wire.send_eof()
-                while await wire.receive_some():
-                    pass
-        except _GONE:
-            pass
-        finally:
-            await trio.aclose_forcefully(wire)
 
     # ---- requests ----------------------------------------------------------------------------------------------------
 

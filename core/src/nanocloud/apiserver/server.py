@@ -13,6 +13,7 @@ import structlog
 import trio
 
 from nanocloud.apiserver.connection import Connection
+from nanocloud.apiserver.tls import TlsStream
 from nanocloud.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ log = structlog.get_logger(__name__)
 MAX_CONNECTIONS = 1024
 GRACE_SECONDS = 10.0
 _HANDSHAKE_SECONDS = 10.0
-_FAREWELL_SECONDS = 1.0
+_FAREWELL_SECONDS = 2.0
 
 
 async def serve(
@@ -50,10 +51,10 @@ async def serve(
     # WebSockets need HTTP/1.1, and one protocol for everything keeps flow control simple.
     ssl_context.set_alpn_protocols(["http/1.1"])
     try:
-        listeners = await trio.open_ssl_over_tcp_listeners(port, ssl_context, host=host, https_compatible=True)
+        listeners = await trio.open_tcp_listeners(port, host=host)
     except OSError as exc:
         raise ConfigError(f"the API server cannot listen on {listen}: {exc.strerror or exc}") from exc
-    connections = _Connections(app)
+    connections = _Connections(app, ssl_context)
     async with trio.open_nursery() as nursery:
         handlers = await nursery.start(_hold_connections, connections.closing)
         try:
@@ -82,18 +83,16 @@ def parse_listen(listen: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
-def _address(listener: trio.SSLListener[trio.SocketStream]) -> tuple[str, int]:
-    transport = listener.transport_listener
-    assert isinstance(transport, trio.SocketListener)
-    host, port, *_ = transport.socket.getsockname()
+def _address(listener: trio.SocketListener) -> tuple[str, int]:
+    host, port, *_ = listener.socket.getsockname()
     return host, port
 
 
 class _Connections:
     """All that are open."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, ssl_context: ssl.SSLContext) -> None:
+        self._app, self._ssl_context = app, ssl_context
         self._open: set[Connection] = set()
         self._limiter = trio.CapacityLimiter(MAX_CONNECTIONS)
         self.closing = trio.Event()
@@ -103,31 +102,29 @@ class _Connections:
         for connection in self._open:
             connection.stop()
 
-    async def handle(self, stream: trio.SSLStream[trio.SocketStream]) -> None:
-        try:
-            self._limiter.acquire_on_behalf_of_nowait(stream)
-        except trio.WouldBlock:
-            await trio.aclose_forcefully(stream)
-            return
-        try:
-            if await _shake_hands(stream):
+    async def handle(self, accepted: trio.SocketStream) -> None:
+        with accepted.socket:
+            try:
+                self._limiter.acquire_on_behalf_of_nowait(accepted)
+            except trio.WouldBlock:
+                return
+            try:
+                stream = TlsStream(accepted.socket, self._ssl_context)
                 await self._serve(stream)
-                with trio.move_on_after(_FAREWELL_SECONDS):
-                    await stream.aclose()
-        except Exception:
-            log.exception("connection failed")  # one connection's trouble is not the server's
-        finally:
-            self._limiter.release_on_behalf_of(stream)
-            with trio.CancelScope(shield=True):
-                await trio.aclose_forcefully(stream)
+                await _end(stream)
+            except Exception:
+                log.exception("connection failed")  # one connection's trouble is not the server's
+            finally:
+                self._limiter.release_on_behalf_of(accepted)
 
-    async def _serve(self, stream: trio.SSLStream[trio.SocketStream]) -> None:
-        socket = stream.transport_stream.socket
+    async def _serve(self, stream: TlsStream) -> None:
         try:
-            client, server = socket.getpeername()[:2], socket.getsockname()[:2]
-        except OSError:
-            return  # it is gone already
-        state = {"closing": self.closing, "tls": {"der": stream.getpeercert(binary_form=True)}}
+            client, server = stream.socket.getpeername()[:2], stream.socket.getsockname()[:2]
+            with trio.fail_after(_HANDSHAKE_SECONDS):
+                await stream.shake_hands()
+        except (OSError, trio.BrokenResourceError, trio.TooSlowError):
+            return
+        state = {"closing": self.closing, "tls": {"der": stream.peer_certificate}}
         connection = Connection(self._app, stream, state=state, client=client, server=server)
         self._open.add(connection)
         try:
@@ -136,29 +133,13 @@ class _Connections:
             self._open.discard(connection)
 
 
-async def _shake_hands(stream: trio.SSLStream[trio.SocketStream]) -> bool:
-    try:
-        with trio.fail_after(_HANDSHAKE_SECONDS):
-            await stream.do_handshake()
-    except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
-        await _flush_alert(stream)
-        return False
-    return True
-
-
-async def _flush_alert(stream: trio.SSLStream[trio.SocketStream]) -> None:
-    """Send the alert that OpenSSL wrote and trio keeps to itself: without it a client sees a reset, not a reason.
-
-    The same is proposed upstream (trio pull request 3413); until then its private buffer is the only way.
-    """
-    transport = stream.transport_stream
-    with trio.move_on_after(1):
+async def _end(stream: TlsStream) -> None:
+    """Say that nothing more comes, and let pass what is still on the way: closing over it would reset the connection,
+    and the client could lose the last answer, or the alert that says why there is none."""
+    with trio.move_on_after(_FAREWELL_SECONDS):
         try:
-            if alert := stream._outgoing.read():
-                await transport.send_all(alert)
-                await transport.send_eof()
-                while await transport.receive_some(4096):
-                    pass
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            await stream.send_eof()
+            while await stream.receive_some():
+                pass
+        except trio.BrokenResourceError:
             pass
-    await trio.aclose_forcefully(transport)

@@ -21,6 +21,20 @@ _BUNDLES = "/apis/nanocloud.io/v1"
 CATALOGUE_PATH = f"{_BUNDLES}/catalogue"
 
 
+def unreachable(server: str, exc: Exception) -> UnreachableError:
+    """Why nobody answers at ``server``, in words, and what to do."""
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return UnreachableError(
+            f"{server} shows a certificate that is not this node's: {exc.verify_message}",
+            hint="the kubeconfig belongs to another node, or the name is not in the certificate",
+        )
+    if isinstance(exc, ssl.SSLError):
+        return UnreachableError(f"{server} refuses these credentials: {exc.reason or exc}")
+    if isinstance(exc, ConnectionRefusedError):
+        return UnreachableError(f"nothing listens at {server}", hint="start it with: sudo nanocloud server")
+    return UnreachableError(f"{server} does not answer: {exc}")
+
+
 class Api:
     """One server. With ``show`` nothing is sent: the equivalent curl command goes there."""
 
@@ -118,10 +132,10 @@ class Api:
                 # A kept connection that the server closed meanwhile; a fresh one tells whether it is there at all.
                 self.close()
                 if attempt == 2 or method not in ("GET", "PUT", "DELETE"):
-                    raise self._unreachable(exc) from exc
+                    raise unreachable(self.endpoint.server, exc) from exc
             except (OSError, http.client.HTTPException) as exc:
                 self.close()
-                raise self._unreachable(exc) from exc
+                raise unreachable(self.endpoint.server, exc) from exc
         raise AssertionError("unreachable")
 
     def _connect(self, timeout: float | None) -> http.client.HTTPSConnection:
@@ -131,19 +145,6 @@ class Api:
                 parts.hostname or "", parts.port or 443, context=self.endpoint.ssl_context(), timeout=timeout
             )
         return self._connection
-
-    def _unreachable(self, exc: Exception) -> UnreachableError:
-        server = self.endpoint.server
-        if isinstance(exc, ssl.SSLCertVerificationError):
-            return UnreachableError(
-                f"{server} shows a certificate that is not this node's: {exc.verify_message}",
-                hint="the kubeconfig belongs to another node, or the name is not in the certificate",
-            )
-        if isinstance(exc, ssl.SSLError):
-            return UnreachableError(f"{server} refuses these credentials: {exc.reason or exc}")
-        if isinstance(exc, ConnectionRefusedError):
-            return UnreachableError(f"nothing listens at {server}", hint="start it with: sudo nanocloud server")
-        return UnreachableError(f"{server} does not answer: {exc}")
 
     def close(self) -> None:
         if self._connection is not None:

@@ -21,6 +21,7 @@ from nanocloud.models.meta import Object, is_deleting, name_of, namespace_of, re
 from nanocloud.objects import rules
 from nanocloud.objects.codec import Codec, Key, Seal, copy, key_of, prefix_of
 from nanocloud.objects.errors import ObjectExistsError, ObjectNotFoundError, PreconditionError, StaleObjectError
+from nanocloud.objects.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -112,6 +113,7 @@ class ObjectStore:
     def __init__(self, keyspace: Keyspace, registry: KindRegistry, *, seal: Seal, unseal: Seal) -> None:
         self.keyspace, self.registry = keyspace, registry
         self._codec = Codec(seal, unseal)
+        self._turns = Turns()
         self._indexes: dict[Grouping, Index] = {}
 
     @property
@@ -323,17 +325,22 @@ class ObjectStore:
 
         ``change`` alters the object in place, or returns another one. It may be called many times.
         """
-        for _ in range(_ATTEMPTS):
-            obj = await self.get(kind, namespace, name)
-            changed = change(obj) or obj
-            changed["metadata"]["resourceVersion"] = str(revision_of(changed) or revision_of(obj))
-            try:
-                return await self.update(kind, changed, subresource=subresource, dry_run=dry_run)
-            except StaleObjectError:
-                if revision_of(changed) != revision_of(obj):
-                    raise  # the change itself asked for a revision
-                await trio.lowlevel.checkpoint()
-        raise _too_busy(kind, name)
+        key = key_of(kind, namespace, name)
+        await self._turns.acquire(key)
+        try:
+            for _ in range(_ATTEMPTS):
+                obj = await self.get(kind, namespace, name)
+                changed = change(obj) or obj
+                changed["metadata"]["resourceVersion"] = str(revision_of(changed) or revision_of(obj))
+                try:
+                    return await self.update(kind, changed, subresource=subresource, dry_run=dry_run)
+                except StaleObjectError:
+                    if revision_of(changed) != revision_of(obj):
+                        raise  # the change itself asked for a revision
+                    await trio.lowlevel.checkpoint()
+            raise _too_busy(kind, name)
+        finally:
+            self._turns.release(key)
 
     async def delete(
         self,

@@ -1,8 +1,6 @@
-"""The contracts that plugins fulfil, one module each.
+"""The contracts that plugins fulfil, one module each; what all of them ask for stands in ``base``.
 
-A provider is built without touching the host, opened once by the node (``async with``), and closed in reverse order.
-Its methods are async under trio, safe to call concurrently for different objects, and cancellable at every await: a
-cancelled call leaves nothing behind, or something that calling it again, ``list`` and ``remove`` put right.
+Docstrings are the contract, word for word: the suites of ``nanocloud.testkit.suites`` hold them sentence by sentence.
 """
 
 from __future__ import annotations

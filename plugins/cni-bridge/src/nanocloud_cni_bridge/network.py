@@ -51,6 +51,8 @@ class BridgeNetwork(NetworkProvider, Removable):
         self._ports: PortTable
         self._server: DnsServer
         self._attached: dict[SandboxId, Attachment] = {}
+        self._links: set[str] = set()
+        """Of those that are attached."""
         self._owners: dict[str, SandboxId] = {}
         """Who uses whose address: attached, being attached or being detached."""
         self._locks: dict[SandboxId, trio.Lock] = {}
@@ -125,6 +127,7 @@ class BridgeNetwork(NetworkProvider, Removable):
         self._pool = AddressPool(settings.network, self._folders.reservations)
         self._ports = PortTable(dual=settings.dual)
         self._attached = {a.sandbox: a for a in attached}
+        self._links = {a.link for a in attached}
         self._owners = {a.owner: a.sandbox for a in attached}
         for a in attached:
             try:
@@ -158,11 +161,13 @@ class BridgeNetwork(NetworkProvider, Removable):
             self._forget(attachment)
             raise
         self._attached[spec.sandbox] = attachment
+        self._links.add(attachment.link)
         return attachment
 
     async def _remove(self, attachment: Attachment) -> None:
         # From here on it is not attached, even if the removal fails: detaching again sweeps by name.
         self._attached.pop(attachment.sandbox, None)
+        self._links.discard(attachment.link)
         try:
             # The thread is not cancelled, but the wait for a free one would be.
             with trio.CancelScope(shield=True):
@@ -245,7 +250,7 @@ class BridgeNetwork(NetworkProvider, Removable):
                 await trio.sleep(pause)
 
     def _attached_link(self, name: str) -> bool:
-        return any(attachment.link == name for attachment in self._attached.values())
+        return name in self._links
 
     async def _mend(self) -> None:
         await self._in_thread(self._host.ensure_bridge)

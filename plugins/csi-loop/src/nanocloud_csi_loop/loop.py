@@ -53,6 +53,11 @@ def devices_of(image: Path) -> list[int]:
     return sorted(number for name in names if _shows(number := int(name[4:]), wanted))
 
 
+def shows(number: int, image: Path) -> bool:
+    """Whether loop device ``number`` shows ``image`` now."""
+    return _shows(number, image.stat())
+
+
 @contextmanager
 def attached(image: Path) -> Iterator[LoopDevice]:
     """The loop device of ``image``, found or made; it stays after the block only if a mount then holds it.

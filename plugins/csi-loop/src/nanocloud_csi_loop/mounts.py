@@ -43,10 +43,17 @@ def unmount(target: Path) -> None:
         raise OSError(number, os.strerror(number), str(target))
 
 
-def table() -> dict[Path, Mounted]:
-    """What is mounted where, in this mount namespace; the topmost mount where several are stacked."""
+def table(only: Path | None = None) -> dict[Path, Mounted]:
+    """What is mounted where, in this mount namespace; the topmost mount where several are stacked.
+
+    ``only`` leaves out what is mounted elsewhere: to read all lines takes longer than to mount something.
+    """
     found: dict[Path, Mounted] = {}
-    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+    lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
+    if only is not None:
+        field = b" " + _escape(only) + b" "
+        lines = [line for line in lines if field in line]
+    for line in lines:
         fields = line.split(b" ")
         optional_end = fields.index(b"-", 6)
         major, minor = fields[2].split(b":")
@@ -56,6 +63,10 @@ def table() -> dict[Path, Mounted]:
             fs_type=fields[optional_end + 1].decode(errors="replace"),
         )
     return found
+
+
+def _escape(path: Path) -> bytes:
+    return re.sub(rb"[ \t\n\\]", lambda match: b"\\%03o" % match[0][0], os.fsencode(path))
 
 
 def _unescape(field: bytes) -> str:

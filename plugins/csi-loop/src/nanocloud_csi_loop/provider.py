@@ -42,6 +42,7 @@ T = TypeVar("T")
 
 _LOOP_MAJOR = 7
 _THREADS = 8
+_LET_GO_SECONDS, _LOOK_SECONDS = 10.0, 0.05
 
 
 class LoopVolumes(VolumeProvider, Removable):
@@ -113,6 +114,11 @@ class LoopVolumes(VolumeProvider, Removable):
         if not await self._in_thread(self._root.is_dir):
             return
         with self._hold_root(), _step("removing every volume"):
+            await self._in_thread(self._unmount_all)
+            # Containers that were killed a moment ago hold their volumes until the kernel has taken them down.
+            with trio.move_on_after(_LET_GO_SECONDS):
+                while not await self._in_thread(self._are_let_go):  # noqa: ASYNC110 - the kernel tells nobody
+                    await trio.sleep(_LOOK_SECONDS)
             await self._in_thread(self._purge)
 
     # Below: one volume's lock is held wherever a volume is named, and what is not ``async`` runs in a thread.
@@ -188,12 +194,12 @@ class LoopVolumes(VolumeProvider, Removable):
 
     def _join(self, volume: VolumeId, consumer: str) -> bool:
         """Add the consumer if the volume is mounted already; says whether it is."""
-        mounted = mounts.table()
         folder = self._folders[volume]
+        mounted = mounts.table(only=folder.mount)
         if (mount := mounted.get(folder.mount)) is None:
             return False
         major, minor = mount.device
-        if major != _LOOP_MAJOR or minor not in loop.devices_of(folder.image):
+        if major != _LOOP_MAJOR or not loop.shows(minor, folder.image):
             raise ProviderError(
                 f"volume {volume}: something else is mounted on {folder.mount}", hint=f"umount {folder.mount}"
             )
@@ -218,8 +224,8 @@ class LoopVolumes(VolumeProvider, Removable):
 
     def _leave(self, volume: VolumeId, consumer: str) -> None:
         self._folders.load(volume)
-        mounted = mounts.table()
         folder = self._folders[volume]
+        mounted = mounts.table(only=folder.mount)
         if folder.mount not in mounted:
             self._folders.forget_consumers(volume)
             return
@@ -234,7 +240,7 @@ class LoopVolumes(VolumeProvider, Removable):
         folder = self._folders[volume]
         if not folder.record.exists():
             return
-        mounted = mounts.table()
+        mounted = mounts.table(only=folder.mount)
         if consumers := self._consumers(volume, mounted):
             raise UnavailableError(
                 f"volume {volume} is used by {', '.join(consumers)}", hint="stop what uses it, then remove it"
@@ -261,8 +267,8 @@ class LoopVolumes(VolumeProvider, Removable):
         return found
 
     def _status(self, volume: VolumeId, mounted: Mapping[Path, mounts.Mounted] | None = None) -> VolumeStatus:
-        mounted = mounts.table() if mounted is None else mounted
         record, folder = self._folders.load(volume), self._folders[volume]
+        mounted = mounts.table(only=folder.mount) if mounted is None else mounted
         published = folder.mount in mounted
         return VolumeStatus(
             id=volume,
@@ -276,12 +282,19 @@ class LoopVolumes(VolumeProvider, Removable):
     def _consumers(self, volume: VolumeId, mounted: Mapping[Path, mounts.Mounted]) -> tuple[str, ...]:
         return self._folders.consumers(volume) if self._folders[volume].mount in mounted else ()
 
-    def _purge(self) -> None:
+    def _unmount_all(self) -> None:
         self._folders.sweep()
         for volume in self._folders.ids():
             folder = self._folders[volume]
-            while folder.mount in mounts.table():
+            while folder.mount in mounts.table(only=folder.mount):
                 _unmount_idle(volume, folder)
+
+    def _are_let_go(self) -> bool:
+        images = [self._folders[volume].image for volume in self._folders.ids()]
+        return not any(loop.devices_of(image) for image in images if image.exists())
+
+    def _purge(self) -> None:
+        for volume in self._folders.ids():
             self._delete(volume)
         with suppress(OSError):  # not ours alone: something else lies in it, or it is a mount point
             self._root.rmdir()

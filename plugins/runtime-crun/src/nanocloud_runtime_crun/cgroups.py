@@ -23,6 +23,8 @@ import attrs
 from nanocloud.errors import ProviderError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from nanocloud.providers.runtime import Resources
 
 MOUNT = Path("/sys/fs/cgroup")
@@ -135,24 +137,48 @@ class Cgroups:
         roots = [self.layout.root / name for name in self.layout.hierarchies]
         return [*roots, self.layout.unified] if self.layout.unified else roots
 
-    def place_monitor(self, container: str, pid: int) -> None:
-        """Move a monitor that has started nothing yet into a group of its own.
+    @contextlib.contextmanager
+    def as_monitor(self, container: str) -> Iterator[None]:
+        """What the calling thread starts in here is born in the groups of version 1 of the container's monitor.
 
-        One hierarchy is enough to find everything it starts: nobody leaves a group by forking. In the others it is
-        moved where the server's own group is not the root, so that it does not share the server's fate.
+        One hierarchy is enough to find everything a monitor starts: nobody leaves a group by forking. In the others it
+        has a group where the server's own is not the root, so that it does not share the server's fate.
+
+        A thread may move itself without the lock that the kernel takes to move another process (since Linux 5.18,
+        commit 9a3284fad42f), for which it waits out a grace period: ten milliseconds.
         """
-        own = own_groups(Path("/proc/self/cgroup").read_text())
+        groups = [(root, own) for root, own in self._monitor_roots() if not self._is_version_2(root)]
+        try:
+            for root, _ in groups:
+                _join(Path(f"{root}{self.parent}/{MONITORS}/{container}"), "tasks", make=True)
+            yield
+        finally:
+            # The thread must be out again: whoever asks who is in the group would be told this process.
+            for root, own in groups:
+                _join(Path(f"{root}{own}"), "tasks")
+
+    def later_groups(self, container: str) -> list[Path]:
+        """The monitor's groups of version 2, which knows none of threads: ``place`` moves it there."""
+        roots = [root for root, _ in self._monitor_roots() if self._is_version_2(root)]
+        return [Path(f"{root}{self.parent}/{MONITORS}/{container}") for root in roots]
+
+    def place(self, groups: Sequence[Path], pid: int) -> None:
+        """Move a process that has started nothing yet. Blocks for the kernel's lock."""
+        for group in groups:
+            _join(group, "cgroup.procs", pid=pid, make=True)
+
+    def _monitor_roots(self) -> Iterator[tuple[Path, str]]:
+        """Where a monitor has a group of its own, and the group that the server has there."""
+        own = own_groups(Path("/proc/thread-self/cgroup").read_text())
         tracking = self._tracking()
         for root in self._roots():
-            name = "" if root in (self.layout.root, self.layout.unified) else root.name.split(",")[0]
+            name = "" if self._is_version_2(root) else root.name.split(",")[0]
             # A new cpuset group takes no process before it is given processors, and limits nothing by itself.
-            if root != tracking and (name == "cpuset" or own.get(name, "/") == "/"):
-                continue
-            folder = Path(f"{root}{self.parent}/{MONITORS}/{container}")
-            # Read-only or delegated hierarchies: the monitor works where it is.
-            with contextlib.suppress(OSError):
-                folder.mkdir(parents=True, exist_ok=True)
-                (folder / "cgroup.procs").write_text(str(pid))
+            if root == tracking or (name != "cpuset" and own.get(name, "/") != "/"):
+                yield root, own.get(name, "/")
+
+    def _is_version_2(self, root: Path) -> bool:
+        return self.layout.version == 2 or root == self.layout.unified
 
     def _tracking(self) -> Path:
         """The hierarchy in which a monitor always has its own group."""
@@ -161,7 +187,8 @@ class Cgroups:
 
     def makers(self, container: str) -> list[int]:
         """The container's monitor, and what it has started that has not become the container."""
-        return _read_members(Path(f"{self._tracking()}{self.parent}/{MONITORS}/{container}"))
+        found = _read_members(Path(f"{self._tracking()}{self.parent}/{MONITORS}/{container}"))
+        return [pid for pid in found if pid != os.getpid()]  # a thread of ours that is about to start one
 
     def members(self, container: str) -> list[int]:
         """The processes of a container, as the host numbers them."""
@@ -193,6 +220,14 @@ class Cgroups:
             with contextlib.suppress(OSError):
                 _remove_group(Path(f"{root}{self.parent}/{MONITORS}"))
                 Path(f"{root}{self.parent}").rmdir()
+
+
+def _join(group: Path, file: str, *, pid: int = 0, make: bool = False) -> None:
+    """Move a process, or what calls (0), into a group."""
+    with contextlib.suppress(OSError):  # read-only or delegated hierarchies: the monitor works where it is
+        if make:
+            group.mkdir(parents=True, exist_ok=True)
+        (group / file).write_text(str(pid))
 
 
 def _read_members(folder: Path) -> list[int]:

@@ -74,14 +74,14 @@ def build(host: Host, spec: ContainerSpec) -> Starting:
             borrowed.take(mount.source, target)
         if spec.network_namespace and prepared.network_namespace:
             borrowed.take(spec.network_namespace, prepared.network_namespace)
-        enter_own(host.view, borrowed.mounts)
+        enter_own(host.view.namespace, borrowed.mounts)
     # From here on the host is out of sight: only what was borrowed and the base view are there.
     with _step(spec.id, "mount its root"):
         mount_overlay(folder.layers(len(spec.layers)), folder.store, folder.rootfs)
     with _step(spec.id, "write its configuration"):
         prepared = attrs.evolve(prepared, user=_look_up(folder, spec.user))
         replace_file(folder.config, json.dumps(oci.build(spec, prepared)).encode())
-    with _step(spec.id, "start its monitor"):
+    with _step(spec.id, "start its monitor"), host.cgroups.as_monitor(spec.id):
         argv = command(
             host, folder, log_name=spec.log_path.name, log_limit=spec.log_limit_bytes, terminal=spec.terminal
         )

@@ -186,7 +186,7 @@ async def _leave(host: Host, folder: Folder, session: CrunSession, child: Child)
 
 
 def _spawn_in_view(host: Host, argv: list[str], descriptors: dict[int, int]) -> Child:
-    enter(host.view)
+    enter(host.view.namespace)
     return spawn(argv, descriptors)
 
 

@@ -16,6 +16,7 @@ from nanocloud_runtime_crun.view import mount_points
 
 if TYPE_CHECKING:
     from nanocloud_runtime_crun.cgroups import Cgroups
+    from nanocloud_runtime_crun.view import BaseView
 
 _CAP_SYS_RESOURCE = 24
 _CAPABILITIES = (
@@ -39,8 +40,7 @@ class Host:
     store_dir: Path
     """``<state_dir>/containers``: the writable layers."""
     cgroups: Cgroups
-    view: int
-    """Descriptor of the base view."""
+    view: BaseView
     capabilities: frozenset[str]
     """What this server holds, and so all it can give."""
 

@@ -10,6 +10,7 @@ here), takes longer than all the rest, and refuses what a killed ``crun create``
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
@@ -84,5 +85,7 @@ def _find_makers(host: Host, folder: Folder) -> set[int]:
 def _remove_files(host: Host, folder: Folder) -> None:
     remove_tree(host.crun_root / folder.id)
     host.cgroups.remove(folder.id)
+    if host.view.cover is not None:
+        remove_tree(Path(f"/proc/self/fd/{host.view.cover}{host.cgroups.path(folder.id)}"))
     remove_tree(host.store(folder.id))
     remove_tree(folder.path)

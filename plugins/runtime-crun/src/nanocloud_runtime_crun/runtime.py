@@ -87,7 +87,7 @@ class CrunRuntime(RuntimeProvider, Removable):
                 yield
         finally:
             self._opened = None
-            os.close(host.view)
+            host.view.close()
 
     async def _open(self) -> Host:
         if os.geteuid() != 0:
@@ -152,7 +152,9 @@ class CrunRuntime(RuntimeProvider, Removable):
         folder = host.folder(spec.id)
         recovery.set_aside(host, spec.id)
         waiting = await run_in_own_thread(partial(creation.build, host, spec))
-        host.cgroups.place_monitor(spec.id, waiting.child.pid)
+        if groups := host.cgroups.later_groups(spec.id):
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(host.cgroups.place, groups, waiting.child.pid)
         try:
             running = await let_go(waiting, folder)
         except CreateError as exc:

@@ -13,7 +13,8 @@ after they were unmounted. So:
 
 On a hybrid cgroup layout whose version 2 part owns controllers crun refuses to work (1.8.1: "cgroups in hybrid mode
 not supported"). In the view an empty tmpfs lies over that part, so crun sees plain version 1 and the machine stays as
-it is. See ``cgroups`` for what is found on the host.
+it is. All the same crun writes a folder for each container there, which goes with the container. See ``cgroups`` for
+what is found on the host.
 
 These functions change the calling thread's namespace: they run in a thread of their own (``_threads``).
 """
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 _PROGRAMS = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc")
 _KERNEL = ("/proc", "/sys", "/dev")
+_COVER_OPTIONS = "mode=0755,size=64m"  # a page or two for each container that is there
 
 
 def mount_points(mountinfo: str) -> list[str]:
@@ -60,10 +62,24 @@ def needed_mounts(points: Iterable[str], paths: Iterable[str], cgroup_root: str)
     ]
 
 
+@attrs.frozen
+class BaseView:
+    """Descriptors, which ``close`` closes."""
+
+    namespace: int
+    cover: int | None
+    """The folder that crun sees instead of the one that is hidden."""
+
+    def close(self) -> None:
+        os.close(self.namespace)
+        if self.cover is not None:
+            os.close(self.cover)
+
+
 def make_base_view(
     *, stage: Path, programs: Sequence[Path], runtime_dir: Path, cgroup_root: Path, hide: Path | None
-) -> int:
-    """Build the base view and return a descriptor of its namespace; the caller's thread stays in it.
+) -> BaseView:
+    """Build the base view; the caller's thread stays in it.
 
     ``stage`` is an empty folder to build it on; ``hide`` is a folder that shows empty in the view.
     """
@@ -85,9 +101,11 @@ def make_base_view(
     sys.pivot_root(".", ".")  # the old root now lies on top of the new one ...
     sys.umount(".", sys.MNT_DETACH)  # ... and goes, with every mount that was not copied
     os.chdir("/")
+    cover = None
     if hide is not None:
-        sys.mount("tmpfs", os.fspath(hide), "tmpfs", sys.MS_NOSUID | sys.MS_NODEV | sys.MS_NOEXEC, "size=1m")
-    return os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        sys.mount("tmpfs", os.fspath(hide), "tmpfs", sys.MS_NOSUID | sys.MS_NODEV | sys.MS_NOEXEC, _COVER_OPTIONS)
+        cover = os.open(hide, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    return BaseView(os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC), cover)
 
 
 def enter(base: int) -> None:

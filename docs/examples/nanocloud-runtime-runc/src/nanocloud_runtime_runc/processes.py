@@ -15,7 +15,7 @@ import attrs
 import trio
 
 PROC = Path("/proc")
-_STATE, _PARENT, _START = 0, 1, 19
+_STATE, _PARENT, _GROUP, _THREADS, _START = 0, 1, 2, 17, 19
 """Places in ``stat`` behind the name, which may itself hold spaces and brackets."""
 
 
@@ -46,13 +46,20 @@ class Process:
     @property
     def parent(self) -> int:
         """0 when it has ended."""
-        fields = _stat(self.pid) if self.is_alive else None
-        return int(fields[_PARENT]) if fields else 0
+        return int(self._field(_PARENT) or 0)
+
+    @property
+    def group(self) -> int:
+        """Its process group, which has the number of its leader; 0 when it has ended."""
+        return int(self._field(_GROUP) or 0)
 
     @property
     def is_stopped(self) -> bool:
+        return self._field(_STATE) == "T"
+
+    def _field(self, place: int) -> str:
         fields = _stat(self.pid) if self.is_alive else None
-        return fields is not None and fields[_STATE] == "T"
+        return fields[place] if fields else ""
 
     def send(self, number: int) -> None:
         """Send a signal; nothing where the process has ended."""
@@ -98,20 +105,24 @@ def children(pid: int) -> Iterator[Process]:
                     yield process
 
 
-def with_words(*words: str) -> Iterator[Process]:
-    """Processes whose command line holds all of these words."""
+def with_words(ending: str, *words: str) -> Iterator[Process]:
+    """Processes whose command line has a word with this ending, and all of these words."""
     for file in PROC.glob("[0-9]*/cmdline"):
-        process = Process.find(int(file.parent.name))
         with contextlib.suppress(OSError):
             found = file.read_bytes().decode(errors="replace").split("\0")
-            if process is not None and set(words) <= set(found):
+            process = Process.find(int(file.parent.name))
+            if process and set(words) <= set(found) and any(word.endswith(ending) for word in found):
                 yield process
 
 
 def _stat(pid: int) -> list[str] | None:
-    """Fields from the state on; None where the process is gone or a zombie."""
+    """Fields from the state on; None where the process is gone, or a zombie of which no thread is at work any more."""
+    fields = _fields(pid)
+    return None if fields is None or (fields[_STATE] in "ZX" and int(fields[_THREADS]) <= 1) else fields
+
+
+def _fields(pid: int) -> list[str] | None:
     try:
-        fields = (PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
+        return (PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
         return None
-    return None if fields[_STATE] in "ZX" else fields

@@ -45,13 +45,15 @@ class Runc:
 
     @property
     def global_options(self) -> tuple[str, ...]:
-        return (f"--root={self.root}",)
+        return (self._root_option,)
+
+    @property
+    def _root_option(self) -> str:
+        return f"--root={self.root}"
 
     def makers(self, *words: str) -> Iterator[Process]:
-        """Processes of this runtime that are at work: runc, and the conmon that calls it."""
-        for option in self.global_options:
-            yield from with_words(option, *words)
-            yield from with_words(f"--runtime-arg={option}", *words)
+        """Processes of this runtime that are at work: runc, and conmon, which has the option inside one of its own."""
+        return with_words(self._root_option, *words)
 
 
 def refusal(what: str, words: str) -> ProviderError:

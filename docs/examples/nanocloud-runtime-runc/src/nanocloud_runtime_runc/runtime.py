@@ -101,7 +101,8 @@ class RuncRuntime(RuntimeProvider, Removable):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not mounts.is_tmpfs(self._run):  # secrets are written below: they must never reach a disk
             mounts.mount("tmpfs", self._run, "mode=0700", mounts.NOSUID | mounts.NODEV | mounts.NOEXEC)
-        self._containers.mkdir(mode=0o700, exist_ok=True)
+        for path in (self._containers, self._runc.root):
+            path.mkdir(mode=0o700, exist_ok=True)
 
     async def _put_in_order(self) -> None:
         """One container that will not go must not keep the others from their server."""

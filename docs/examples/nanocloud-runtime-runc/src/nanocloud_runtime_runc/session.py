@@ -84,6 +84,7 @@ class _Session(ExecSession):
     async def end(self) -> None:
         """Kill what still runs and close the streams.
 
+        What a process that has ended by itself left in the background goes on; of one that is killed its group goes.
         runc is stopped first: it starts nothing any more then, and when its children are gone it can go, too. Killed
         alone it would leave the process behind; left alone it would wait for whoever holds the streams.
         """
@@ -99,7 +100,7 @@ class _Session(ExecSession):
         await self._program.wait()
         for stream in (self.stdin, self.stdout, self.stderr):
             if stream is not None:
-                await stream.aclose()
+                await trio.aclose_forcefully(stream)
 
 
 def _has_no_children(runc: Process) -> bool:
@@ -179,8 +180,10 @@ class _Keyboard(trio.abc.SendStream):
         await self._stream.wait_send_all_might_not_block()
 
     async def aclose(self) -> None:
-        if not self._closed:
-            self._closed = True
-            with contextlib.suppress(trio.BrokenResourceError), trio.move_on_after(0):  # nobody may read any more
-                await self._stream.send_all(b"\x04")
-        await self._stream.aclose()
+        try:
+            if not self._closed:
+                self._closed = True
+                with contextlib.suppress(trio.BrokenResourceError):  # nobody reads any more
+                    await self._stream.send_all(b"\x04")
+        finally:
+            await self._stream.aclose()
