@@ -32,6 +32,7 @@ from nanocloud.errors import (
     NotFoundError,
     ProviderError,
 )
+from nanocloud.keyspace import Delete
 from nanocloud.kubelet.binding_order import MAX_ATTEMPTS, has_begun
 from nanocloud.models.binding import BINDING, BindingPhase
 from nanocloud.models.binding import spec_of as binding_spec_of
@@ -40,6 +41,7 @@ from nanocloud.models.core import PERSISTENT_VOLUME_CLAIM
 from nanocloud.models.meta import annotations_of, condition_is_true, is_deleting, labels_of, name_of, namespace_of
 from nanocloud.models.pod import POD
 from nanocloud.objects import ObjectExistsError, WatchType
+from nanocloud.objects.codec import key_of
 from nanocloud.objects.reflector import reflect
 from nanocloud.planning.profile import BindingRecord
 from nanocloud.providers.binding import BindingResult
@@ -242,7 +244,7 @@ class BundleController:
         record = (await self._profile(bundle)).bindings.get(step.id)
         if record is not None and renamed(record):
             await self._take_back(bundle, step.id, record)
-        binding = await self._parts.store.find(BINDING, plan.namespace, children.binding_name(plan, step))
+        binding = await self._parts.store.find(BINDING, plan.namespace, children.binding_name(plan.bundle, step.id))
         if binding is not None and has_begun(binding) and renamed(spec := binding_spec_of(binding)):
             await ensure_revocation(self._parts.store, bundle, Made.of_binding(spec), self._parts.binding_provider)
 
@@ -259,11 +261,16 @@ class BundleController:
                 await self._forget(bundle, step)
 
     async def _take_back(self, bundle: Object, step: str, record: BindingRecord) -> None:
-        made, forgotten = Made.of_record(step, record), (await self._profile(bundle)).forget(step)
-        # As one write: a record of what is revoked would say that the bundle is still bound.
-        entry = self._parts.profiles.entry(namespace_of(bundle), name_of(bundle), forgotten)
-        if not await ensure_revocation(self._parts.store, bundle, made, self._parts.binding_provider, also=(entry,)):
-            await self._forget(bundle, step)
+        namespace, name = namespace_of(bundle), name_of(bundle)
+        forgotten = (await self._profile(bundle)).forget(step)
+        # As one write: a record, or a Binding that has completed, would say of what is revoked that it is there.
+        also = (
+            self._parts.profiles.entry(namespace, name, forgotten),
+            Delete(key_of(BINDING, namespace, children.binding_name(name, step))),
+        )
+        made = Made.of_record(step, record)
+        if not await ensure_revocation(self._parts.store, bundle, made, self._parts.binding_provider, also=also):
+            await self._parts.store.keyspace.transact((), also)
 
     async def _forget(self, bundle: Object, step: str) -> None:
         forgotten = (await self._profile(bundle)).forget(step)

@@ -90,15 +90,16 @@ async def ensure_claims(store: ObjectStore, bundle: Object, plan: WorkloadPlan) 
             await store.create(PERSISTENT_VOLUME_CLAIM, made)
 
 
-def binding_name(plan: WorkloadPlan, step: BindingStep) -> str:
-    return f"{plan.bundle}-{hashlib.sha256(step.id.encode()).hexdigest()[:12]}"
+def binding_name(bundle: str, step: str) -> str:
+    """Of the Binding that runs the step of that id."""
+    return f"{bundle}-{hashlib.sha256(step.encode()).hexdigest()[:12]}"
 
 
 async def ensure_binding(
     store: ObjectStore, bundle: Object, plan: WorkloadPlan, step: BindingStep, *, provider: str, mark: str
 ) -> Object:
     """The Binding of a step that has to run; one of another ``mark`` ran with other arguments and is made anew."""
-    name = binding_name(plan, step)
+    name = binding_name(plan.bundle, step.id)
     found = await store.find(BINDING, plan.namespace, name)
     if found is not None and annotations_of(found).get(MARK) == mark:
         return found
