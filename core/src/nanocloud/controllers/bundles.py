@@ -32,7 +32,6 @@ from nanocloud.errors import (
     NotFoundError,
     ProviderError,
 )
-from nanocloud.keyspace import Delete
 from nanocloud.kubelet.binding_order import MAX_ATTEMPTS, has_begun
 from nanocloud.models.binding import BINDING, BindingPhase
 from nanocloud.models.binding import spec_of as binding_spec_of
@@ -41,7 +40,6 @@ from nanocloud.models.core import PERSISTENT_VOLUME_CLAIM
 from nanocloud.models.meta import annotations_of, condition_is_true, is_deleting, labels_of, name_of, namespace_of
 from nanocloud.models.pod import POD
 from nanocloud.objects import ObjectExistsError, WatchType
-from nanocloud.objects.codec import key_of
 from nanocloud.objects.reflector import reflect
 from nanocloud.planning.profile import BindingRecord
 from nanocloud.providers.binding import BindingResult
@@ -215,6 +213,7 @@ class BundleController:
         reached = [_PREPARED, _PROVISIONED]
         for selected in planned.plan.services:
             await self._require_ready(bundle, selected.bundle, reached)
+        await self._clear_bindings(bundle, planned)
         waiting: list[Obstacle] = []
         blocked_targets: set[str] = set()
         force = spec_of(bundle).force_bindings or ""
@@ -233,6 +232,14 @@ class BundleController:
                 blocked_targets.add(step.target)
         if waiting:
             raise BlockedError(reached, next((o for o in waiting if o.failed), waiting[0]))
+
+    async def _clear_bindings(self, bundle: Object, planned: PlannedBundle) -> None:
+        """Where the server died after a step was taken back, its Binding still says that it has completed."""
+        known = {step.id for step in planned.plan.bindings} | planned.profile.bindings.keys()
+        for binding in await children.children(self._parts.store, BINDING, bundle):
+            step = binding["spec"]["bindingId"]
+            if step not in known and binding["spec"]["bundle"] == name_of(bundle):
+                await children.remove_binding(self._parts.store, bundle, step)
 
     async def _replace(self, bundle: Object, plan: WorkloadPlan, step: BindingStep) -> None:
         """Where a step ran under other names in the same target, those are taken back before it runs again."""
@@ -261,16 +268,12 @@ class BundleController:
                 await self._forget(bundle, step)
 
     async def _take_back(self, bundle: Object, step: str, record: BindingRecord) -> None:
-        namespace, name = namespace_of(bundle), name_of(bundle)
-        forgotten = (await self._profile(bundle)).forget(step)
-        # As one write: a record, or a Binding that has completed, would say of what is revoked that it is there.
-        also = (
-            self._parts.profiles.entry(namespace, name, forgotten),
-            Delete(key_of(BINDING, namespace, children.binding_name(name, step))),
-        )
-        made = Made.of_record(step, record)
-        if not await ensure_revocation(self._parts.store, bundle, made, self._parts.binding_provider, also=also):
-            await self._parts.store.keyspace.transact((), also)
+        made, forgotten = Made.of_record(step, record), (await self._profile(bundle)).forget(step)
+        # As one write: a record of what is revoked would say that the bundle is still bound.
+        entry = self._parts.profiles.entry(namespace_of(bundle), name_of(bundle), forgotten)
+        if not await ensure_revocation(self._parts.store, bundle, made, self._parts.binding_provider, also=(entry,)):
+            await self._forget(bundle, step)
+        await children.remove_binding(self._parts.store, bundle, step)
 
     async def _forget(self, bundle: Object, step: str) -> None:
         forgotten = (await self._profile(bundle)).forget(step)

@@ -19,7 +19,7 @@ from nanocloud.models.bundle import BUNDLE_LABEL, RESTARTED_AT
 from nanocloud.models.core import PERSISTENT_VOLUME_CLAIM, SECRET
 from nanocloud.models.meta import annotations_of, is_deleting, name_of, namespace_of, owner_reference, uid_of
 from nanocloud.models.pod import POD
-from nanocloud.objects import by_owner
+from nanocloud.objects import ObjectNotFoundError, by_owner
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -93,6 +93,14 @@ async def ensure_claims(store: ObjectStore, bundle: Object, plan: WorkloadPlan) 
 def binding_name(bundle: str, step: str) -> str:
     """Of the Binding that runs the step of that id."""
     return f"{bundle}-{hashlib.sha256(step.encode()).hexdigest()[:12]}"
+
+
+async def remove_binding(store: ObjectStore, bundle: Object, step: str) -> None:
+    """Remove the Binding of a step that was taken back: it would pass for done when the step is asked for again."""
+    try:
+        await store.delete(BINDING, namespace_of(bundle), binding_name(name_of(bundle), step))
+    except ObjectNotFoundError:
+        return
 
 
 async def ensure_binding(

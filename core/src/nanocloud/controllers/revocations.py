@@ -23,7 +23,7 @@ from nanocloud.objects import Grouping, ObjectExistsError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from nanocloud.keyspace import Delete, Put
+    from nanocloud.keyspace import Put
     from nanocloud.models.binding import BindingSpec
     from nanocloud.models.meta import Object
     from nanocloud.objects import ObjectStore
@@ -74,7 +74,7 @@ class Made:
 
 
 async def ensure_revocation(
-    store: ObjectStore, bundle: Object, made: Made, provider: str, *, also: Sequence[Put | Delete] = ()
+    store: ObjectStore, bundle: Object, made: Made, provider: str, *, also: Sequence[Put] = ()
 ) -> bool:
     """Write the revocation, unless the target is gone, or another one by now.
 

@@ -15,7 +15,7 @@ import attrs
 import trio
 
 from nanocloud.errors import ConflictError, ForbiddenError, NotFoundError, UnavailableError
-from nanocloud.keyspace import ChangeKind, Compare, Delete, Put
+from nanocloud.keyspace import ChangeKind, Compare, Put
 from nanocloud.models.core import NAMESPACE
 from nanocloud.models.meta import Object, is_deleting, name_of, namespace_of, revision_of, uid_of
 from nanocloud.objects import rules
@@ -246,12 +246,12 @@ class ObjectStore:
     # ---- writing -----------------------------------------------------------------------------------------------------
 
     async def create(
-        self, kind: ResourceKind, obj: Object, *, dry_run: bool = False, also: Sequence[Put | Delete] = ()
+        self, kind: ResourceKind, obj: Object, *, dry_run: bool = False, also: Sequence[Put] = ()
     ) -> Object:
         """Store a new object; uid, times and defaults are the server's.
 
         Args:
-            also: what else is written or removed with it, in the same transaction.
+            also: what is no object and is written with it, in the same transaction.
 
         Raises:
             InvalidError, BadRequestError: what is wrong with it.
