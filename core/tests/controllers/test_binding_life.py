@@ -239,6 +239,21 @@ async def test_a_service_that_is_no_longer_selected_takes_its_account_back(
         assert profile.bindings == {}
 
 
+async def test_a_service_that_is_selected_again_is_bound_again(
+    machine: Simulation, mock_clock: MockClock, accounts: FakeAccounts
+) -> None:
+    machine.add_image("wordpress", _without_database())
+    async with machine.run() as server:
+        await started(server, "blog")
+        await server.change("blog", options={"database": "none"})
+        await server.until(lambda: _nobody(accounts))
+        await server.ready("blog")
+        await server.change("blog", options={"database": "mariadb"})
+        await server.ready("blog")
+        assert accounts.users["blog"].password == await password_of(server, "blog")
+        assert ran(machine) == ["create_user", "verify_user", "revoke_user", "create_user", "verify_user"]
+
+
 def _without_database() -> dict[str, Any]:
     """The site with a database as a matter of choice."""
     bound = SITE["database=&mariadb"]
