@@ -4,35 +4,19 @@ from __future__ import annotations
 
 import json
 import shlex
-import ssl
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from nanocloud.client.endpoint import Endpoint
-from nanocloud.client.errors import ApiError, CurlPrinted, UnreachableError
+from nanocloud.client.errors import ApiError, CurlPrinted, UnreachableError, unreachable
 from nanocloud.client.http import ClosedError, Connection, ProtocolError, Response
+from nanocloud.client.paths import CATALOGUE_PATH, bundles_path, core_path
 
-__all__ = ["Api", "ApiError", "CurlPrinted", "UnreachableError", "bundles_path", "core_path"]
+__all__ = ["CATALOGUE_PATH", "Api", "ApiError", "CurlPrinted", "UnreachableError", "bundles_path", "core_path"]
 
 _TIMEOUT_SECONDS = 60.0
-_BUNDLES = "/apis/nanocloud.io/v1"
-CATALOGUE_PATH = f"{_BUNDLES}/catalogue"
-
-
-def unreachable(server: str, exc: Exception) -> UnreachableError:
-    """Why nobody answers at ``server``, in words, and what to do."""
-    if isinstance(exc, ssl.SSLCertVerificationError):
-        return UnreachableError(
-            f"{server} shows a certificate that is not this node's: {exc.verify_message}",
-            hint="the kubeconfig belongs to another node, or the name is not in the certificate",
-        )
-    if isinstance(exc, ssl.SSLError):
-        return UnreachableError(f"{server} refuses these credentials: {exc.reason or exc}")
-    if isinstance(exc, ConnectionRefusedError):
-        return UnreachableError(f"nothing listens at {server}", hint="start it with: sudo nanocloud server")
-    return UnreachableError(f"{server} does not answer: {exc}")
 
 
 class Api:
@@ -177,13 +161,3 @@ def _json(content: bytes) -> Any:
         return json.loads(content) if content else None
     except ValueError:
         return {"message": content.decode(errors="replace")[:300]}
-
-
-def bundles_path(namespace: str | None, name: str | None = None, *more: str) -> str:
-    """The path of bundles of a namespace (None: of all), or of one of them."""
-    path = _BUNDLES + (f"/namespaces/{namespace}" if namespace else "") + "/bundles"
-    return "/".join([path, *([name] if name else []), *more])
-
-
-def core_path(namespace: str | None, plural: str, *more: str) -> str:
-    return "/".join(["/api/v1" + (f"/namespaces/{namespace}" if namespace else ""), plural, *more])

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from nanocloud.client import http
-from nanocloud.client.api import unreachable
-from nanocloud.client.errors import ApiError, UnreachableError
+from nanocloud.client.errors import ApiError, UnreachableError, unreachable
 
 if TYPE_CHECKING:
     from nanocloud.client.endpoint import Endpoint
