@@ -16,12 +16,13 @@ from nanocloud.testkit import FakeDisk
 from nanocloud.testkit.simulation import tell
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from nanocloud.controllers.progress import Obstacle
     from nanocloud.kubelet.parts import KubeletParts
     from nanocloud.models.meta import Object
     from nanocloud.planning.workload import BindingStep
+    from nanocloud.providers.volume import VolumeId
 
 MOST_SEEDS = 25
 
@@ -64,8 +65,8 @@ def a_kubelet_that_forgets_to_let_go_of_volumes(patch: pytest.MonkeyPatch) -> No
         await release(pod, attrs.evolve(parts, volume=_NoVolumes()), for_good=for_good)
 
     class _NoVolumes:
-        async def list(self) -> Sequence[Any]:
-            return ()
+        async def unpublish(self, volume: VolumeId, *, consumer: str) -> None:
+            pass
 
     patch.setattr(pods, "release_pod", forgetful)
 

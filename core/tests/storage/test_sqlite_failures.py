@@ -147,3 +147,19 @@ async def test_a_reader_that_gives_up_while_a_commit_comes_in_leaves_quietly(tmp
                 scope.cancel()
                 storage._committed(done.revision + 1, [()])  # before the reader runs and sees that it was cancelled
         assert scope.cancelled_caught
+
+
+async def test_a_journal_that_finds_no_room_to_be_reserved_does_without(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2 << 20, hard))
+    try:
+        async with SqliteStorage(tmp_path) as storage:
+            journal = tmp_path / "keyspace.db-wal"
+            assert journal.stat().st_size < 1 << 20
+            await storage.transact(one_put(b"a"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    async with SqliteStorage(tmp_path) as storage:
+        assert journal.stat().st_size == 16 << 20
+        assert await storage.get(b"a") is not None
+    assert not journal.exists()

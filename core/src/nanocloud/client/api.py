@@ -1,8 +1,7 @@
-"""Requests to the API over one connection, with ``http.client``: the lightest way, for commands that start and end."""
+"""Requests to the API over one connection, for commands that start and end."""
 
 from __future__ import annotations
 
-import http.client
 import json
 import shlex
 from collections.abc import Callable, Generator, Mapping
@@ -12,6 +11,7 @@ from urllib.parse import urlencode, urlsplit
 
 from nanocloud.client.endpoint import Endpoint
 from nanocloud.client.errors import ApiError, CurlPrinted, UnreachableError, unreachable
+from nanocloud.client.http import ClosedError, Connection, ProtocolError, Response
 from nanocloud.client.paths import CATALOGUE_PATH, bundles_path, core_path
 
 __all__ = ["CATALOGUE_PATH", "Api", "ApiError", "CurlPrinted", "UnreachableError", "bundles_path", "core_path"]
@@ -25,7 +25,7 @@ class Api:
     def __init__(self, endpoint: Endpoint, *, show: Callable[[str], None] | None = None) -> None:
         self.endpoint = endpoint
         self._show = show
-        self._connection: http.client.HTTPSConnection | None = None
+        self._connection: Connection | None = None
 
     @property
     def is_live(self) -> bool:
@@ -55,7 +55,10 @@ class Api:
 
     def _content(self, method: str, path: str, query: Mapping[str, str] | None, body: Any, content_type: str) -> bytes:
         response = self._send(method, path, query, body, content_type)
-        content = response.read()
+        try:
+            content = response.read()
+        except (OSError, ProtocolError) as exc:
+            raise unreachable(self.endpoint.server, exc) from exc
         if response.status >= 400:
             data = _json(content)
             raise ApiError(response.status, data if isinstance(data, dict) else {}, path)
@@ -71,10 +74,9 @@ class Api:
         try:
             while line := response.readline():
                 yield line
-        except (OSError, http.client.HTTPException) as exc:
+        except (OSError, ProtocolError) as exc:
             raise UnreachableError(f"the connection to {self.endpoint.server} broke: {exc}") from exc
         finally:
-            response.close()
             other.close()
 
     def watch(
@@ -96,7 +98,7 @@ class Api:
         content_type: str,
         *,
         timeout: float | None = _TIMEOUT_SECONDS,
-    ) -> http.client.HTTPResponse:
+    ) -> Response:
         target = path + (f"?{urlencode(query)}" if query else "")
         payload = None if body is None else json.dumps(body).encode()
         headers = {"Accept": "application/json"}
@@ -107,27 +109,26 @@ class Api:
         if self._show is not None:
             self._show(self._curl(method, target, payload, headers))
             raise CurlPrinted
+        parts = urlsplit(self.endpoint.server)
         for attempt in (1, 2):
             try:
                 connection = self._connect(timeout)
-                connection.request(method, urlsplit(self.endpoint.server).path + target, body=payload, headers=headers)
-                return connection.getresponse()
-            except (http.client.RemoteDisconnected, BrokenPipeError) as exc:
+                return connection.request(method, parts.path + target, host=parts.netloc, headers=headers, body=payload)
+            except (ClosedError, BrokenPipeError, ConnectionResetError) as exc:
                 # A kept connection that the server closed meanwhile; a fresh one tells whether it is there at all.
                 self.close()
                 if attempt == 2 or method not in ("GET", "PUT", "DELETE"):
                     raise unreachable(self.endpoint.server, exc) from exc
-            except (OSError, http.client.HTTPException) as exc:
+            except (OSError, ProtocolError) as exc:
                 self.close()
                 raise unreachable(self.endpoint.server, exc) from exc
         raise AssertionError("unreachable")
 
-    def _connect(self, timeout: float | None) -> http.client.HTTPSConnection:
+    def _connect(self, timeout: float | None) -> Connection:
         if self._connection is None:
             parts = urlsplit(self.endpoint.server)
-            self._connection = http.client.HTTPSConnection(
-                parts.hostname or "", parts.port or 443, context=self.endpoint.ssl_context(), timeout=timeout
-            )
+            context = self.endpoint.ssl_context()
+            self._connection = Connection(parts.hostname or "", parts.port or 443, context, timeout=timeout)
         return self._connection
 
     def close(self) -> None:
