@@ -109,6 +109,8 @@ def drawn(files: Iterable[Path]) -> str:
         for name, (result, _) in newest.items():
             if name.partition(".")[0] == word:
                 lines += [*_measure(result), ""]
+    behind = [line for result, _ in newest.values() for line in _behind(result)]
+    lines += ["### Where we are behind", "", *(behind or ["Nowhere among these measures."]), ""]
     return "\n".join([*lines, "### The machine", "", *_machines(newest.values())])
 
 
@@ -151,6 +153,13 @@ def _measure(result: dict[str, Any]) -> list[str]:
         "| --- | ---: | --- |",
         *(f"| {name} | {value:g} | {_bar(value / most)} |" for name, value in rows.items()),
     ]
+
+
+def _behind(result: dict[str, Any]) -> Iterator[str]:
+    ratio = result["ratio"]
+    if ratio is not None and (ratio > 1 if result["less_is_better"] else ratio < 1):
+        what = MEANINGS.get(result["name"], result["name"])
+        yield f"- {what} (`{result['name']}`): {ratio:.2f} of {result['peer_name']}."
 
 
 def _ratios(result: dict[str, Any]) -> str:
