@@ -1,5 +1,5 @@
 # The commands people type. `make demo` and `make test` need nothing but a Debian 12 or 13 and root.
-.PHONY: bench-page help demo demo-down test bench check format pages docs venv dev-venv
+.PHONY: help demo demo-down test simulate bench bench-page check format pages docs venv dev-venv
 
 PYTHON ?= $(shell command -v /usr/bin/python3 || command -v python3)
 UV_VERSION := 0.13.9
@@ -11,6 +11,7 @@ help:
 	@echo "make demo       set up everything, install WordPress with its database, print what to try next"
 	@echo "make demo-down  remove every trace of the demo"
 	@echo "make test       lint, types, all tests (root: with real containers)"
+	@echo "make simulate   random stories of the whole control plane: SEEDS=10000 for many, SEED=4711 to see one again"
 	@echo "make check      lint and types only"
 	@echo "make pages      write docs/catalogue anew from the recipes"
 	@echo "make docs       build the documentation as a site, in .cache/site/html"
@@ -50,6 +51,11 @@ check: dev-venv
 test: check
 	@packaging/apt-install packaging/apt-packages.txt packaging/apt-packages-test.txt
 	@NANOCLOUD_TEST_STATE=$(CURDIR)/.cache/images $(BIN)/pytest
+
+# Without SEED: SEEDS stories from FIRST on, on all cores; those that break a promise are named.
+simulate: dev-venv
+	@$(BIN)/python -m nanocloud.testkit.simulation \
+	  $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000) --first $(or $(FIRST),0))
 
 pages: dev-venv
 	@$(BIN)/python -m nanocloud_dockyard.pages docs/catalogue

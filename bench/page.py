@@ -63,8 +63,37 @@ MEANINGS = {
     "keyspace.100k_start": "With 100,000 keys of 1 KiB: from the start of the process to its first answer",
     "keyspace.100k_memory": "Memory of the process then",
     "pull.child_memory": "Peak memory of the largest process that unpacks a layer",
+    "idle.memory-0": "Memory of all that the node keeps running, without containers",
+    "idle.memory-20": "The same with 20 containers, whose own processes do not count",
+    "idle.memory-each": "What each container adds to it",
+    "idle.cpu-0": "Of a core, without containers",
+    "idle.cpu-20": "Of a core, with 20 containers that are asked whether they are ready; those of the peers are not",
+    "idle.wakes-0": "How often a thread wakes, without containers",
+    "idle.wakes-20": "How often a thread wakes, with 20 containers",
+    "cli.status": "`nanocloud status` with five services, beside five containers or pods",
+    "cli.help": "`--help` of each program",
 }
 """What a measure says, for those whose name does not."""
+
+_GROWTH = {
+    "install": "processor time of the server to install one",
+    "memory": "memory of the server for each",
+    "one-more": "from the request for one more until it is ready",
+    "remove": "from the request to remove one until it is gone",
+    "list": "`GET` of all, for each",
+    "plan": "a dry run of one more",
+    "status": "the command `nanocloud status`",
+    "start": "until a server that starts after the machine did has all running",
+}
+for size in (10, 100):
+    MEANINGS |= {
+        f"growth.real-install-{size}": f"{size} services in containers: processor time of the node to install one",
+        f"growth.real-memory-{size}": f"{size} services in containers: memory of the server for each",
+    }
+for size in (10, 100, 1000):
+    MEANINGS |= {
+        f"growth.{what}-{size}": f"{size:,} services on fake providers: {text}" for what, text in _GROWTH.items()
+    }
 
 
 def drawn(files: Iterable[Path]) -> str:

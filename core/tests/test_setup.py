@@ -6,6 +6,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import attrs
 import pytest
 from cryptography import x509
 
@@ -20,7 +21,8 @@ from nanocloud.plugins import PluginHost
 from nanocloud.providers.volume import VolumeId, VolumeSpec
 from nanocloud.setup import redeem_locally, set_up, take_off
 from nanocloud.storage import SqliteStorage
-from nanocloud.testkit import FakeNetwork, FakeRuntime, FakeVolume
+from nanocloud.testkit import FakeNetwork, FakeRuntime, FakeStorage, FakeVolume
+from nanocloud.testkit.disk import FakeDisk
 from nanocloud.testkit.specs import container_spec, sandbox_spec
 
 
@@ -166,3 +168,17 @@ async def test_a_reset_while_a_server_runs_is_refused(config: NodeConfig, provid
         with pytest.raises(LockedError):
             await take_off(config, lambda _: None)
     assert config.secure_assets.exists()
+
+
+async def test_a_reset_is_refused_whichever_storage_the_server_has(
+    config: NodeConfig, providers: dict[str, Any]
+) -> None:
+    config, disk = attrs.evolve(config, storage="fake"), FakeDisk()
+    providers["storage"] = FakeStorage(disk)
+    await set_up(config)
+    async with FakeStorage(disk):
+        with pytest.raises(LockedError):
+            await take_off(config, lambda _: None)
+    assert config.secure_assets.exists()
+    await take_off(config, lambda _: None)
+    assert not config.state_dir.exists()

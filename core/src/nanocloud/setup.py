@@ -80,7 +80,7 @@ async def take_off(config: NodeConfig, tell: Callable[[str], None]) -> None:
         LockedError: a server runs on the folder.
     """
     host = plugin_host(config)
-    if (config.state_dir / "keyspace").exists():
+    if config.state_dir.exists():  # whichever storage it is: only it knows whether a server has it
         async with host.select("storage", StorageProvider, config):
             await _purge(host, config, tell)
     else:

@@ -15,7 +15,8 @@ def test_a_form_has_the_words_that_typer_declares(name: str) -> None:
     form = QUICK[name]
     assert form.flags == {word: p.name for word, p in options.items() if p.is_flag}
     assert form.values == {word: p.name for word, p in options.items() if not p.is_flag}
-    assert list(form.arguments) == [p.name for p in declared.values() if p.param_type_name == "argument"]
+    arguments = [p.name for p in declared.values() if p.param_type_name == "argument"]
+    assert [*form.arguments, *filter(None, [form.rest])] == arguments
 
 
 @pytest.mark.parametrize(
@@ -44,6 +45,34 @@ def test_plain_words_are_read_as_typer_reads_them(
 
 
 @pytest.mark.parametrize(
+    ("words", "given"),
+    [
+        ("exec web -- true", {"command": ["true"]}),
+        ("exec web -- sh -c -- --help", {"command": ["sh", "-c", "--", "--help"]}),
+        ("exec -i -t --namespace=demo web -- sh", {"command": ["sh"], "interactive": True, "terminal": True}),
+    ],
+)
+def test_a_command_of_a_container_is_read_as_typer_reads_it(
+    words: str, given: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick: list[dict[str, object]] = []
+
+    def execute(pod: str, command: list[str], **more: object) -> int:
+        quick.append({"pod": pod, "command": list(command), **more})
+        return 7
+
+    monkeypatch.setattr("nanocloud.cli.remote.execute", execute)
+    call = quick_call(words.split())
+    assert call is not None
+    assert call() == 7
+    assert app(words.split(), standalone_mode=False) == 7
+    defaults = {"namespace": "default", "interactive": False, "terminal": False, "container": None}
+    defaults |= {"as_binding": False, "curl": False, "pod": "web"}
+    namespace = "demo" if "demo" in words else "default"
+    assert [{**defaults, **found} for found in quick] == [{**defaults, **given, "namespace": namespace}] * 2
+
+
+@pytest.mark.parametrize(
     "words",
     [
         "",
@@ -55,6 +84,10 @@ def test_plain_words_are_read_as_typer_reads_them(
         "status --pods=yes",
         "status -o=json",
         "status -- web",
+        "exec web true",
+        "exec -- true",
+        "exec -it web -- sh",
+        "exec web sh -- -c",
     ],
 )
 def test_other_words_are_left_to_typer(words: str) -> None:

@@ -34,7 +34,7 @@ from inside_world import (
     within,
 )
 
-from nanocloud.errors import InvalidError, PortInUseError, ProviderError
+from nanocloud.errors import AlreadyExistsError, InvalidError, PortInUseError, ProviderError
 from nanocloud.providers.network import SandboxId, SandboxNetwork
 from nanocloud.testkit.specs import sandbox_spec
 from nanocloud_cni_bridge import netlink, netns, rules, sysctls, veth
@@ -160,7 +160,7 @@ async def test_the_same_spec_gives_the_same_and_another_is_refused(network: Brid
     before = inventory(tmp_path)
     assert await network.attach(sandbox_spec("one", published(8080))) == first
     assert inventory(tmp_path) == before
-    with pytest.raises(ProviderError, match="another specification"):
+    with pytest.raises(AlreadyExistsError, match="another specification"):
         await network.attach(sandbox_spec("one"))
     with pytest.raises(ProviderError, match="default/one is attached as sandbox one"):
         await network.attach(sandbox_spec("two", owner="default/one"))

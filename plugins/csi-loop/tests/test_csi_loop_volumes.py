@@ -209,6 +209,17 @@ async def test_leftovers_are_collected_on_start(root: Path) -> None:
         assert entries(root) == []
 
 
+async def holding(path: Path, inside: Path, nursery: trio.Nursery) -> trio.Process:
+    """As a container does: its own mount namespace keeps the file system mounted, at a place of its own."""
+    script = 'mount --bind "$1" "$2" && echo ready; read _'
+    argv = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", str(path), str(inside)]
+    process = await trio.lowlevel.open_process(argv, stdin=-1, stdout=-1)
+    nursery.start_soon(process.wait)
+    assert process.stdout is not None
+    assert await process.stdout.receive_some() == b"ready\n"
+    return process
+
+
 async def test_mount_alive_in_another_namespace_is_shared_not_doubled(
     volumes: LoopVolumes, root: Path, attached: Attached, tmp_path: Path
 ) -> None:
@@ -217,13 +228,7 @@ async def test_mount_alive_in_another_namespace_is_shared_not_doubled(
     inside = tmp_path / "inside"
     inside.mkdir()
     async with trio.open_nursery() as nursery:
-        # As a container does: its own mount namespace keeps the file system mounted, at a place of its own.
-        script = 'mount --bind "$1" "$2" && echo ready; read _'
-        argv = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", str(path), str(inside)]
-        process = await trio.lowlevel.open_process(argv, stdin=-1, stdout=-1)
-        nursery.start_soon(process.wait)
-        assert process.stdout is not None
-        assert await process.stdout.receive_some() == b"ready\n"
+        process = await holding(path, inside, nursery)
         try:
             await volumes.unpublish(DB, consumer="web")
             assert len(attached()) == 1
@@ -368,6 +373,29 @@ async def test_purge_takes_everything_and_repeats(root: Path, attached: Attached
         await LoopVolumes(root).purge()
         assert entries(root) is None
         assert attached() == []
+
+
+async def test_purge_waits_for_containers_that_are_about_to_end(
+    root: Path, attached: Attached, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    async with LoopVolumes(root) as volumes:
+        await volumes.create(spec())
+        path = await volumes.publish(DB, consumer="web")
+    async with trio.open_nursery() as nursery:
+        process = await holding(path, inside, nursery)
+        looked = loop.devices_of
+
+        def look_and_end(image: Path) -> list[int]:
+            found = looked(image)
+            process.terminate()
+            return found
+
+        monkeypatch.setattr(loop, "devices_of", look_and_end)
+        await LoopVolumes(root).purge()
+    assert entries(root) is None
+    assert attached() == []
 
 
 async def test_purge_keeps_what_it_never_made(root: Path) -> None:

@@ -11,6 +11,7 @@ import typer
 
 from nanocloud.cli.options import Curl, Namespace, Service, api, parse_duration
 from nanocloud.cli.overview import age, happened
+from nanocloud.cli.remote import pod_of
 from nanocloud.client.api import core_path
 from nanocloud.errors import UsageError
 from nanocloud.output import printable, table
@@ -45,11 +46,6 @@ def logs(
         if follow:
             sys.stdout.buffer.flush()
     sys.stdout.buffer.flush()
-
-
-def pod_of(service: str) -> str:
-    """A service name serves for the name of its pod; ``mariadb-0`` is one already."""
-    return service if service.endswith("-0") else f"{service}-0"
 
 
 def events(

@@ -53,8 +53,7 @@ def _run(words: list[str], *, usage: int) -> int:
         print(summary())
         return 0
     if call := quick_call(words):
-        call()
-        return 0
+        return call() or 0
     from nanocloud.cli.app import run_words
 
     return run_words(words, usage=usage)

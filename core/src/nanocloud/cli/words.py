@@ -13,19 +13,33 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
 
 
 class Form:
     """The words of one command, and the names of the parameters of its function that they stand for."""
 
     def __init__(
-        self, target: str, *, flags: Mapping[str, str], values: Mapping[str, str], arguments: Sequence[str]
+        self,
+        target: str,
+        *,
+        flags: Mapping[str, str],
+        values: Mapping[str, str],
+        arguments: Sequence[str],
+        rest: str = "",
     ) -> None:
         self.target, self.flags, self.values, self.arguments = target, flags, values, arguments
+        self.rest = rest
+        """The parameter for everything behind ``--``, which then has to be there."""
 
-    def read(self, words: Sequence[str]) -> dict[str, str | bool] | None:
+    def read(self, words: Sequence[str]) -> dict[str, Any] | None:
         """The function's keyword arguments; None for what is not plain."""
-        given: dict[str, str | bool] = {}
+        given: dict[str, Any] = {}
+        if self.rest:
+            if "--" not in words:
+                return None
+            end = words.index("--")
+            words, given[self.rest] = words[:end], list(words[end + 1 :])
         waiting, left = list(self.arguments), iter(words)
         for word in left:
             name, equals, value = word.partition("=")
@@ -40,7 +54,7 @@ class Form:
                 given[waiting.pop(0)] = word
             else:
                 return None
-        return given
+        return None if self.rest and waiting else given
 
 
 QUICK = {
@@ -49,6 +63,20 @@ QUICK = {
         flags={"--pods": "pods", "--watch": "watch", "-w": "watch", "--curl": "curl"},
         values={"--namespace": "namespace", "-n": "namespace", "--output": "output", "-o": "output"},
         arguments=("service",),
+    ),
+    "exec": Form(
+        "nanocloud.cli.remote:execute",
+        flags={
+            "--stdin": "interactive",
+            "-i": "interactive",
+            "--tty": "terminal",
+            "-t": "terminal",
+            "--as-binding": "as_binding",
+            "--curl": "curl",
+        },
+        values={"--namespace": "namespace", "-n": "namespace", "--container": "container", "-c": "container"},
+        arguments=("pod",),
+        rest="command",
     ),
     "server": Form(
         "nanocloud.cli.serving:serve",
@@ -59,8 +87,8 @@ QUICK = {
 }
 
 
-def quick_call(words: Sequence[str]) -> Callable[[], None] | None:
-    """The command that ``words`` ask for, if it is quick and they are plain."""
+def quick_call(words: Sequence[str]) -> Callable[[], int | None] | None:
+    """The command that ``words`` ask for, if it is quick and they are plain; it gives the exit status, None for 0."""
     form = QUICK.get(words[0]) if words else None
     given = form.read(words[1:]) if form is not None else None
     if form is None or given is None:

@@ -240,6 +240,10 @@ class FakeRuntime(RuntimeProvider, Removable):
         for container in list(self.containers):
             await self.remove(container)
 
+    def reboot(self) -> None:
+        """What the machine's restart does: no container is left."""
+        self.containers.clear()
+
     def exit(self, container: ContainerId, code: int, *, out_of_memory: bool = False) -> None:
         """Let the container's process end now."""
         self._known(container).finish(code, out_of_memory=out_of_memory)

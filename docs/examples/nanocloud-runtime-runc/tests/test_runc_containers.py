@@ -73,7 +73,7 @@ async def test_files_volumes_and_tmpfs_lie_in_each_other_whatever_their_order(
     for folder in (volume, inner):
         folder.mkdir(mode=0o777)
         folder.chmod(0o777)
-        (folder / "name").write_text(folder.name)
+        (folder / "name").write_text(f"{folder.name}\n")
     built = spec(
         "cat /srv/name /srv/inner/name; stat -c '%a %u %g' /srv/key /srv/tmp; cat /srv/key; "
         "for file in inner/new key; do echo x 2>/dev/null > /srv/$file || echo read-only; done; echo x > /srv/new",
@@ -82,7 +82,7 @@ async def test_files_volumes_and_tmpfs_lie_in_each_other_whatever_their_order(
         files=(ProjectedFile(path="/srv/key", content=b"secret\n", mode=0o400, uid=1000, gid=5),),
         mounts=(Mount(source=inner, target="/srv/inner", read_only=True), Mount(source=volume, target="/srv")),
     )
-    assert await output(built) == ["volumeinner400 1000 5", "1777 0 0", "secret", "read-only", "read-only"]
+    assert await output(built) == ["volume", "inner", "400 1000 5", "1777 0 0", "secret", "read-only", "read-only"]
     assert (volume / "new").exists()
 
 

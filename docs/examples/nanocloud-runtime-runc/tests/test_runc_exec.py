@@ -73,7 +73,7 @@ async def test_environment_user_folder_and_capabilities_are_the_containers_unles
     assert await executed(running, script) == (0, f"blue 0 / {0:016x}\n")
     given = ExecSpec(
         argv=(),
-        environment={"SHAPE": "round"},
+        environment={"SHAPE": "round", "PATH": "/bin"},
         user="7:8",
         working_directory="/tmp",
         capabilities=frozenset({"CAP_CHOWN"}),
@@ -94,13 +94,19 @@ async def test_what_cannot_be_run_is_refused(running: RuncRuntime) -> None:
         await running.exec(ID, ExecSpec(argv=("true",), user="nobody")).__aenter__()
 
 
-@pytest.mark.parametrize("script", ["sleep 1000000 & wait", "sleep 1000000 & exit 0", "trap '' TERM HUP; cat"])
+@pytest.mark.parametrize("script", ["sleep 1000000 & wait", "trap '' TERM HUP; cat"])
 async def test_leaving_ends_the_process_whatever_it_does(running: RuncRuntime, cgroup: str, script: str) -> None:
     async with running.exec(ID, ExecSpec(argv=("sh", "-c", f"echo go; {script}"), stdin=True)) as session:
         assert await session.stdout.receive_some() == b"go\n"
     assert await session.wait() == 137
     [status] = await running.list()
     assert [process.pid for process in Groups(cgroup).members(ID) if process.pid != status.pid] == []
+
+
+async def test_leaving_does_not_wait_for_what_holds_the_output(running: RuncRuntime) -> None:
+    async with running.exec(ID, ExecSpec(argv=("sh", "-c", "echo go; sleep 1000000 & exit 0"))) as session:
+        assert await session.stdout.receive_some() == b"go\n"
+    assert await session.wait() == 137
 
 
 async def test_leaving_at_once_leaves_nothing(running: RuncRuntime, cgroup: str) -> None:

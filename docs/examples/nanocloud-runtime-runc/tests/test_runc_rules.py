@@ -247,9 +247,9 @@ def test_a_monitor_leaves_the_group_by_which_service_managers_know_a_service(
     for name in layout:
         (tmp_path / name).mkdir(exist_ok=True)
         (tmp_path / name / "cgroup.procs").touch()
-    Groups("/parent", tmp_path).adopt_monitor(7)
-    written = [path for path in tmp_path.rglob("_monitors/cgroup.procs") if path.read_text() == "7"]
-    assert written == [tmp_path / where / "parent" / "_monitors" / "cgroup.procs"]
+    Groups("/parent", tmp_path).adopt_monitor(7, "web-0")
+    written = [path for path in tmp_path.rglob("cgroup.procs") if path.read_text() == "7"]
+    assert written == [tmp_path / where / "parent" / "_monitors" / "web-0" / "cgroup.procs"]
 
 
 @pytest.mark.parametrize(

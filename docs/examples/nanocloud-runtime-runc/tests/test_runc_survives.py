@@ -75,7 +75,7 @@ def left_by(runtime: RuncRuntime) -> set[str]:
     found = {str(path) for folder in folders for path in folder.iterdir()}
     found |= {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines() if f"{run}/" in line}
     parent = runtime._groups.parent
-    found |= {str(hierarchy) for hierarchy in HIERARCHIES if (hierarchy / parent[1:] / ID).exists()}
+    found |= {str(group) for hierarchy in HIERARCHIES for group in hierarchy.glob(f"{parent[1:]}/**/{ID}")}
     return found | {str(process) for process in runtime._runc.makers()}
 
 

@@ -77,27 +77,33 @@ async def test_a_full_disk_is_told_and_writes_go_on_when_there_is_room(tmp_path:
         assert [change.key for change in await history(storage)] == [b"before", b"large"]
 
 
-@pytest.mark.root
-async def test_a_disk_that_others_filled(tmp_path: Path) -> None:
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
     disk = tmp_path / "disk"
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], check=True)
     try:
-        async with LmdbStorage(disk / "store") as storage:
-            for number in range(2):
-                await put(storage, b"%d" % number, b"x" * (MIB // 2))
-            with pytest.raises(OSError, match="No space left"):
-                (disk / "others").write_bytes(b"x" * 4 * MIB)
-            for _ in range(3):
-                with pytest.raises(UnavailableError, match="there is no room for"):
-                    await put(storage, b"more", b"x" * MIB)
-            assert [record.key for record in (await storage.range(b"", None)).records] == [b"0", b"1"]
-            (disk / "others").unlink()
-            assert await put(storage, b"more", b"x" * MIB) == 3
-        async with LmdbStorage(disk / "store") as storage:
-            assert len(await history(storage)) == 3
+        yield disk
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.root
+async def test_a_disk_that_others_filled(small_disk: Path) -> None:
+    others = small_disk / "others"
+    async with LmdbStorage(small_disk / "store") as storage:
+        for number in range(2):
+            await put(storage, b"%d" % number, b"x" * (MIB // 2))
+        with pytest.raises(OSError, match="No space left"):
+            others.write_bytes(b"x" * 4 * MIB)
+        for _ in range(3):
+            with pytest.raises(UnavailableError, match="there is no room for"):
+                await put(storage, b"more", b"x" * MIB)
+        assert [record.key for record in (await storage.range(b"", None)).records] == [b"0", b"1"]
+        others.unlink()
+        assert await put(storage, b"more", b"x" * MIB) == 3
+    async with LmdbStorage(small_disk / "store") as storage:
+        assert len(await history(storage)) == 3
 
 
 class FailingDisk:

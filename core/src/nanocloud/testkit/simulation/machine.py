@@ -9,7 +9,6 @@ which call. A crash ends a life as SIGKILL would: everything stops, and no clean
 from __future__ import annotations
 
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
@@ -87,8 +86,10 @@ class Simulation:
 
     keep_revisions = KEEP_REVISIONS
     """Of the keyspace, before it compacts."""
-    storage_steps: Collection[str] = ("transact",)
-    """Methods of the storage that ``faults`` counts."""
+    sync_seconds = 0.0
+    """How long the disk takes for a commit."""
+    storage_steps: Collection[str] | None = ("transact",)
+    """Methods of the storage that ``faults`` counts; None: all."""
 
     def __init__(
         self, folder: Path, *, rng: Random | None = None, authority: CertificateAuthority | None = None
@@ -105,7 +106,7 @@ class Simulation:
         for fake in (self.images, self.network, self.runtime, self.volume, self.fake_binding):
             fake.calls.gate = self.faults.require_life
         self.providers = Providers(
-            storage=partial(FakeStorage, self.disk),
+            storage=lambda: FakeStorage(self.disk, sync_seconds=self.sync_seconds),
             images=self.images,
             network=self.network,
             runtime=self.runtime,
@@ -129,6 +130,12 @@ class Simulation:
             script.unlink(missing_ok=True)
         config = ImageConfig(entrypoint=(f"/usr/sbin/{name}",), labels=labels_of(settings, exports))
         return self.images.add(name, config, layers=(layer,))
+
+    def reboot(self) -> None:
+        """What the machine's restart does while no server runs: volumes and addresses stay, all that ran is gone."""
+        self.runtime.reboot()
+        self.network.reboot()
+        self.volume.reboot()
 
     def wall_clock(self) -> float:
         return now() + self.clock_offset_seconds

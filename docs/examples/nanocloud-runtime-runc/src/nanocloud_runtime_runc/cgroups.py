@@ -1,8 +1,8 @@
-"""Control groups: the containers' groups, and one for the monitors, below a parent of this node's own.
+"""Control groups: the containers' and their monitors', below a parent of this node's own.
 
-runc makes ``<parent>/<id>`` and sets the limits. This looks into those groups, empties them and removes them, in
-whichever layout the machine has: version 2; version 1, a folder a hierarchy; or hybrid, which is version 1 and
-``unified`` beside it.
+runc makes ``<parent>/<id>`` and sets the limits; monitors are in ``<parent>/_monitors/<id>``. This looks into those
+groups, empties them and removes them, in whichever layout the machine has: version 2; version 1, a folder a hierarchy;
+or hybrid, which is version 1 and ``unified`` beside it.
 
 Source: cgroups(7); the kernel's cgroup-v2.rst and cgroup-v1/memory.rst.
 """
@@ -25,6 +25,11 @@ MONITORS = "_monitors"
 _AGAIN_SECONDS = 0.005
 
 
+def monitor_of(name: str) -> str:
+    """The group of a container's monitor."""
+    return f"{MONITORS}/{name}"
+
+
 @attrs.frozen
 class Groups:
     parent: str
@@ -35,14 +40,15 @@ class Groups:
         """A group's path within each hierarchy, as runc wants it."""
         return f"{self.parent}/{name}"
 
-    def adopt_monitor(self, pid: int) -> None:
-        """Take a process out of the server's group: whoever stops the server's service kills its whole group.
+    def adopt_monitor(self, pid: int, name: str) -> None:
+        """Take a container's monitor out of the server's group: who stops the server's service kills that whole group.
 
-        One hierarchy does: the one by which service managers know what belongs to a service.
+        What the monitor starts is in its new group, too, until runc moves it: so makers are found that a killed server
+        has left. One hierarchy does: the one by which service managers know what belongs to a service.
         """
-        for name in ("systemd", "unified", "."):
-            if (self.root / name / "cgroup.procs").exists():
-                group = self.root / name / self.path_of(MONITORS).lstrip("/")
+        for hierarchy in ("systemd", "unified", "."):
+            if (self.root / hierarchy / "cgroup.procs").exists():
+                group = self.root / hierarchy / self.path_of(monitor_of(name)).lstrip("/")
                 group.mkdir(parents=True, exist_ok=True)
                 (group / "cgroup.procs").write_text(str(pid))
                 return

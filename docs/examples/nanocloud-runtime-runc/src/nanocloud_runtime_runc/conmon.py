@@ -53,7 +53,7 @@ class Conmon:
                     child = Program(self._command(spec, folder), descriptors, _OCI_SYNCPIPE="3", _OCI_STARTPIPE="4")
                 finally:
                     os.close(theirs)
-                self.groups.adopt_monitor(child.pid)
+                self.groups.adopt_monitor(child.pid, spec.id)
                 os.write(go, b"\n")
             async with stream:
                 answer = await _first_line(stream)

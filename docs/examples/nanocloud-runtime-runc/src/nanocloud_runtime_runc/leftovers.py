@@ -17,7 +17,7 @@ import trio
 
 from nanocloud.errors import CommandError
 from nanocloud_runtime_runc import mounts
-from nanocloud_runtime_runc.cgroups import Groups
+from nanocloud_runtime_runc.cgroups import Groups, monitor_of
 from nanocloud_runtime_runc.folder import Folder
 from nanocloud_runtime_runc.programs import run
 from nanocloud_runtime_runc.record import Phase
@@ -50,7 +50,7 @@ class Undertaker:
         if known is not None and known.monitor is not None:
             with trio.move_on_after(_LAST_WORDS_SECONDS):  # it writes the end of the log
                 await known.monitor.ended()
-            known.monitor.send(signal.SIGKILL)
+        await self.groups.empty(monitor_of(folder.id))
         if known is None or known.phase is not Phase.CREATED:
             await self._end_makers(folder.id)
         try:
@@ -58,7 +58,8 @@ class Undertaker:
         except CommandError as exc:
             log.warning("container %s: %s", folder.id, exc)  # what it left is removed here
         await self.groups.empty(folder.id)
-        await self.groups.remove(folder.id)
+        for group in (folder.id, monitor_of(folder.id)):
+            await self.groups.remove(group)
         await trio.to_thread.run_sync(mounts.unmount, folder.rootfs)
         for path in (self.runc.root / folder.id, self.stores / folder.id, folder.path):
             await trio.to_thread.run_sync(remove_tree, path)

@@ -15,7 +15,7 @@ import attrs
 import trio
 
 PROC = Path("/proc")
-_STATE, _PARENT, _GROUP, _START = 0, 1, 2, 19
+_STATE, _PARENT, _GROUP, _THREADS, _START = 0, 1, 2, 17, 19
 """Places in ``stat`` behind the name, which may itself hold spaces and brackets."""
 
 
@@ -88,8 +88,7 @@ class Process:
             await trio.lowlevel.checkpoint()
             return
         try:
-            fields = _fields(self.pid)
-            if fields and int(fields[_START]) == self.ticks:  # a zombie, too: other threads may still be at work
+            if self.is_alive:
                 await trio.lowlevel.wait_readable(descriptor)
             else:
                 await trio.lowlevel.checkpoint()
@@ -117,9 +116,9 @@ def with_words(ending: str, *words: str) -> Iterator[Process]:
 
 
 def _stat(pid: int) -> list[str] | None:
-    """Fields from the state on; None where the process is gone or a zombie."""
+    """Fields from the state on; None where the process is gone, or a zombie of which no thread is at work any more."""
     fields = _fields(pid)
-    return None if fields is None or fields[_STATE] in "ZX" else fields
+    return None if fields is None or (fields[_STATE] in "ZX" and int(fields[_THREADS]) <= 1) else fields
 
 
 def _fields(pid: int) -> list[str] | None:

@@ -84,6 +84,7 @@ class _Session(ExecSession):
     async def end(self) -> None:
         """Kill what still runs and close the streams.
 
+        What a process that has ended by itself left in the background goes on; of one that is killed its group goes.
         runc is stopped first: it starts nothing any more then, and when its children are gone it can go, too. Killed
         alone it would leave the process behind; left alone it would wait for whoever holds the streams.
         """
