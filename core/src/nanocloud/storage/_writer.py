@@ -44,14 +44,14 @@ class Request:
 
     transaction: Transaction
     size_bytes: int
-    on_end: Callable[[], None]
+    on_end: Callable[[Request], None]
     changes: list[RecordChange] = attrs.field(factory=list)
     done: trio.Event = attrs.field(factory=trio.Event)
     outcome: Committed | Rejected | None = None
     error: NanocloudError | None = None
 
     def end(self) -> None:
-        self.on_end()
+        self.on_end(self)
         self.done.set()
 
 
@@ -180,7 +180,7 @@ class Writer:
             return False
         except BaseException as exc:
             for request in group:
-                request.error = UnavailableError(f"the keyspace writer failed: {exc!r}")
+                request.outcome, request.error = None, UnavailableError(f"the keyspace writer failed: {exc!r}")
             self._trio.run_sync_soon(_finish_all, group)
             raise
         self._revision, self._swept = together.revision, swept
