@@ -29,6 +29,7 @@ APPLICATION_ID = 0x4E434B53  # "NCKS", so that file(1) and a wrong path can be t
 SCHEMA_VERSION = 1
 _PAGE_BYTES = 4096
 _JOURNAL_BYTES = 16 << 20
+_JOURNAL_STEP_BYTES = 2 << 20  # a few milliseconds, in which a transaction that comes has to wait
 
 _TABLES = """
 CREATE TABLE log (
@@ -76,7 +77,6 @@ def open_writer(database: Path, *, max_size_bytes: int) -> sqlite3.Connection:
         if _is_empty(connection):
             connection.executescript(f"BEGIN IMMEDIATE; {_TABLES} {_STAMP} COMMIT;")
             sync_folder(database.parent)
-        _reserve_journal(database)
     except (sqlite3.Error, OSError) as exc:
         if connection is not None:
             connection.close()
@@ -88,19 +88,22 @@ def open_writer(database: Path, *, max_size_bytes: int) -> sqlite3.Connection:
     return connection
 
 
-def _reserve_journal(database: Path) -> None:
-    """Fill the journal up with zeros, which are no frames to SQLite: a sync takes half the time where a file does not
-    grow, for then the file system has nothing of its own to write. After each checkpoint it is written from its start.
+def reserve_journal(database: Path) -> bool:
+    """Let the journal grow by some zeros, which are no frames to SQLite; True once it is as large as it will be.
+
+    A sync takes half the time where a file does not grow, for then the file system has nothing of its own to write.
+    After each checkpoint the journal is written from its start. For the thread that writes, between transactions.
     """
-    journal = database.with_name(f"{database.name}-wal")
-    with journal.open("r+b", buffering=0) as out:
-        size_bytes = out.seek(0, os.SEEK_END)
+    with database.with_name(f"{database.name}-wal").open("r+b", buffering=0) as journal:
+        size_bytes = journal.seek(0, os.SEEK_END)
+        missing_bytes = max(0, _JOURNAL_BYTES - size_bytes)
         try:
-            while out.tell() < _JOURNAL_BYTES:
-                out.write(bytes(min(1 << 20, _JOURNAL_BYTES - out.tell())))
-            os.fdatasync(out.fileno())
-        except OSError:  # no room, which the first transaction may not need
-            out.truncate(size_bytes)
+            journal.write(bytes(min(missing_bytes, _JOURNAL_STEP_BYTES)))
+            os.fdatasync(journal.fileno())
+        except OSError:  # no room, which the next transactions may not need
+            journal.truncate(size_bytes)
+            return True
+    return missing_bytes <= _JOURNAL_STEP_BYTES
 
 
 def open_reader(database: Path) -> sqlite3.Connection:
