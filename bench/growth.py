@@ -14,8 +14,11 @@ client, and installed as fast as the server can.
     growth.status-<n>      the command ``nanocloud status``
     growth.start-<n>       time on a processor until a server that starts after the machine did has all running
 
+    growth.real-install-<n>  as install, with real containers, networks, volumes, and the host's commands for them
+    growth.real-memory-<n>   as memory, without the containers' monitors
+
 The floor is the same with 10: ``floor_ratio`` says how it grows. The start is told as a whole, for most of a small one
-is the server itself. ``BENCH_GROWTH`` gives other numbers of services.
+is the server itself. ``BENCH_GROWTH`` and ``BENCH_REAL_GROWTH`` give other numbers of services.
 """
 
 from __future__ import annotations
@@ -25,12 +28,12 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from disk import CACHE, remove
+from disk import CACHE, fresh_disk, remove
 from node import NANOCLOUD, TestNode, is_ready, making_node
 from processes import cost_of, descendants, pss_megabytes
 from report import report
@@ -39,7 +42,10 @@ from rounds import milliseconds_of
 from nanocloud.client.api import bundles_path
 from nanocloud.testkit.plugins import PluginSite
 
-SIZES = [int(size) for size in os.environ.get("BENCH_GROWTH", "10,100,1000").split(",")]
+SIZES, REAL_SIZES = (
+    [int(size) for size in os.environ.get(name, usual).split(",")]
+    for name, usual in (("BENCH_GROWTH", "10,100,1000"), ("BENCH_REAL_GROWTH", "10,100"))
+)
 ROUNDS, LIMIT_SECONDS = 5, 1200.0
 _GROUP = 10
 _REAL = ("runtime-crun", "cni-bridge", "csi-loop", "dockyard")
@@ -61,20 +67,39 @@ _UNITS = {
     "plan": "ms",
     "status": "ms",
     "start": "s of processor",
+    "real-install": "ms of processor",
+    "real-memory": "kB",
 }
 
 
 def main() -> None:
     if os.geteuid() != 0:
         sys.exit("the measure growth needs root: the server does")
+    _measure(SIZES, _with_fakes)
+    _measure(REAL_SIZES, _with_containers)
+
+
+def _measure(sizes: Sequence[int], grow: Callable[[int], dict[str, list[float]]]) -> None:
     floor: dict[str, list[float]] = {}
-    for size in SIZES:
-        with _node() as node:
-            found = _Growth(node, size).run()
+    for size in sizes:
+        found = grow(size)
         floor = floor or found
         for what, samples in found.items():
-            below = floor[what] if size != SIZES[0] and what != "start" else ()
-            report(f"growth.{what}-{size}", _UNITS[what], ours=samples, floor=below, floor_name=f"with {SIZES[0]}")
+            below = floor[what] if size != sizes[0] and what != "start" else ()
+            report(f"growth.{what}-{size}", _UNITS[what], ours=samples, floor=below, floor_name=f"with {sizes[0]}")
+
+
+def _with_fakes(size: int) -> dict[str, list[float]]:
+    with _node() as node:
+        return _Growth(node, size).run()
+
+
+def _with_containers(size: int) -> dict[str, list[float]]:
+    with fresh_disk(gigabytes=8) as disk, making_node(disk / "n") as node:
+        growth = _Growth(node, size)
+        names = [f"db-{number}" for number in range(size)]
+        install, memory = growth.install(names, ["tinydb"] * size)
+        return {"real-install": install, "real-memory": memory}
 
 
 @contextmanager
@@ -100,10 +125,13 @@ class _Growth:
             self._api.request("GET", bundles_path("default"))
 
     def run(self) -> dict[str, list[float]]:
-        before = pss_megabytes(self._processes())
-        found = {"install": [self._install()]}
-        self._idle()
-        found["memory"] = [(pss_megabytes(self._processes()) - before) * 1024 / self._size]
+        names, services = [], []
+        for number in range(self._size):
+            group, position = divmod(number, _GROUP)
+            names.append(f"a{group}-{position}" if position else f"store-{group}")
+            services.append(f"app-{group}" if position else "store")
+        found = {}
+        found["install"], found["memory"] = self.install(names, services)
         found["one-more"], found["remove"] = self._one_more()
         path = bundles_path("default")
         asked = [milliseconds_of(lambda: self._api.content("GET", path)) for _ in range(ROUNDS)]
@@ -115,15 +143,16 @@ class _Growth:
         found["start"] = [self._restart()]
         return found
 
-    def _install(self) -> float:
-        began = cost_of(self._processes())
-        names = []
-        for number in range(self._size):
-            group, position = divmod(number, _GROUP)
-            names.append(f"a{group}-{position}" if position else f"store-{group}")
-            self._create(names[-1], f"app-{group}" if position else "store")
+    def install(self, names: Sequence[str], services: Sequence[str]) -> tuple[list[float], list[float]]:
+        """Processor time and memory of each."""
+        memory, began = pss_megabytes(self._processes()), cost_of(self._processes())
+        for name, service in zip(names, services, strict=True):
+            self._create(name, service)
         self._wait(set(names))
-        return (cost_of(self._processes()) - began).cpu_seconds * 1000 / self._size
+        cost = cost_of(self._processes()) - began
+        self._idle()
+        grown = pss_megabytes(self._processes()) - memory
+        return [cost.cpu_seconds * 1000 / self._size], [grown * 1024 / self._size]
 
     def _one_more(self) -> tuple[list[float], list[float]]:
         made, gone = [], []
@@ -151,7 +180,7 @@ class _Growth:
 
     def _processes(self) -> list[int]:
         assert self._node.server is not None
-        return descendants(self._node.server.pid)
+        return descendants(self._node.server.pid, not_below="conmon")
 
     def _create(self, name: str, service: str) -> None:
         body = {"apiVersion": "nanocloud.io/v1", "kind": "Bundle", "metadata": {"name": name}}

@@ -42,6 +42,14 @@ MEANINGS = {
     "pull.seconds": "Five layers of 250 MB from a registry on loopback, until they are unpacked",
     "pull.rate": "The same as a rate of unpacked bytes",
     "pull.node_memory": "Peak memory of the node's process meanwhile",
+    "api.get": "GET of one small object a second, over TLS, 16 connections, the server on one core",
+    "api.get_cost": "What one such GET costs the server",
+    "api.list": "LIST of 500 objects of 700 bytes a second",
+    "api.list_cost": "What one such LIST costs the server",
+    "api.patch": "PATCH a second, each durable; the gateway's is a compare and put",
+    "api.patch_cost": "What one such PATCH costs the server",
+    "api.watch-1000": "From a PATCH until the last of 1,000 watches over TLS has it",
+    "api.watch-1000_cost": "What telling one of them costs the server",
     "keyspace.put_1": "Puts of 1 KiB a second by one writer, each durable before the next, followed by a watcher",
     "keyspace.put_64": "The same by 64 writers side by side",
     "keyspace.transact_64": "Compare and put with a lease, by 64 writers",
@@ -77,6 +85,11 @@ _GROWTH = {
     "status": "the command `nanocloud status`",
     "start": "until a server that starts after the machine did has all running",
 }
+for size in (10, 100):
+    MEANINGS |= {
+        f"growth.real-install-{size}": f"{size} services in containers: processor time of the node to install one",
+        f"growth.real-memory-{size}": f"{size} services in containers: memory of the server for each",
+    }
 for size in (10, 100, 1000):
     MEANINGS |= {
         f"growth.{what}-{size}": f"{size:,} services on fake providers: {text}" for what, text in _GROWTH.items()
@@ -96,6 +109,8 @@ def drawn(files: Iterable[Path]) -> str:
         for name, (result, _) in newest.items():
             if name.partition(".")[0] == word:
                 lines += [*_measure(result), ""]
+    behind = [line for result, _ in newest.values() for line in _behind(result)]
+    lines += ["### Where we are behind", "", *(behind or ["Nowhere among these measures."]), ""]
     return "\n".join([*lines, "### The machine", "", *_machines(newest.values())])
 
 
@@ -138,6 +153,13 @@ def _measure(result: dict[str, Any]) -> list[str]:
         "| --- | ---: | --- |",
         *(f"| {name} | {value:g} | {_bar(value / most)} |" for name, value in rows.items()),
     ]
+
+
+def _behind(result: dict[str, Any]) -> Iterator[str]:
+    ratio = result["ratio"]
+    if ratio is not None and (ratio > 1 if result["less_is_better"] else ratio < 1):
+        what = MEANINGS.get(result["name"], result["name"])
+        yield f"- {what} (`{result['name']}`): {ratio:.2f} of {result['peer_name']}."
 
 
 def _ratios(result: dict[str, Any]) -> str:

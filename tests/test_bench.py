@@ -19,6 +19,19 @@ from report import recording, report
 from rounds import interleave
 from run import MEASURES, run
 
+FACTS = {
+    "date": "2026-01-02",
+    "commit": "abc",
+    "kernel": "6",
+    "cores": 2,
+    "processor": "p",
+    "memory_gib": 1,
+    "system": "s",
+    "python": "3",
+    "versions": {},
+    "load": [0.5, 0, 0],
+}
+
 
 def test_the_best_peer_of_times_is_the_fastest() -> None:
     said = report("start", "ms", ours=[3, 1, 2], peers={"slow": [9.0], "fast": [4.0]}, floor=[1.0])
@@ -72,9 +85,7 @@ def test_the_page_of_numbers_shows_the_newest_results() -> None:
 
 
 def test_only_the_drawn_part_of_the_page_changes(tmp_path: Path) -> None:
-    facts = {"date": "2026-01-02", "commit": "abc", "kernel": "6", "cores": 2, "processor": "p", "memory_gib": 1}
-    facts |= {"system": "s", "python": "3", "versions": {}, "load": [0.5, 0, 0]}
-    with recording(tmp_path, facts) as file:
+    with recording(tmp_path, FACTS) as file:
         report("pod.start", "ms", ours=[99], peers={"podman": [200.0]})
         report("pod.start", "ms", ours=[50], peers={"podman": [200.0]}, floor=[25.0], floor_name="by hand")
     made = page(f"before\n{BEGIN}\nold\n{END}\nafter\n", [file])
@@ -83,7 +94,18 @@ def test_only_the_drawn_part_of_the_page_changes(tmp_path: Path) -> None:
     assert "old" not in made
     assert "| **Nanocloud** | 50 | ███████▌ |" in made
     assert "0.25 of podman, 2.00 of the floor" in made
+    assert "Nowhere among these measures." in made
     assert page(made, [file]) == made
+
+
+def test_the_page_says_where_we_are_behind(tmp_path: Path) -> None:
+    with recording(tmp_path, FACTS) as file:
+        report("x.slow", "ms", ours=[3], peers={"peer": [2.0]})
+        report("x.fast", "ms", ours=[1], peers={"peer": [2.0]})
+        report("x.few", "1/s", ours=[1], peers={"peer": [2.0]}, less_is_better=False)
+        report("x.many", "1/s", ours=[3], peers={"peer": [2.0]}, less_is_better=False)
+    said = [line for line in page(f"{BEGIN}\n{END}", [file]).splitlines() if line.startswith("- x.")]
+    assert said == ["- x.slow (`x.slow`): 1.50 of peer.", "- x.few (`x.few`): 0.50 of peer."]
 
 
 @pytest.mark.root

@@ -380,8 +380,9 @@ async def test_example_plugin_works(example_plugin: PluginHost) -> None:
     assert made.value == result
 
 
-def test_example_conformance_test_passes_in_an_empty_folder(tmp_path: Path) -> None:
-    (tmp_path / "test_conformance.py").write_text(blocks(read("docs/plugins.md"))["test_conformance.py"])
+@pytest.mark.parametrize("name", ["test_conformance.py", "test_in_the_simulation.py"])
+def test_example_test_of_a_provider_passes_in_an_empty_folder(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text(blocks(read("docs/plugins.md"))[name])
     [words] = re.findall(r"^pytest (.*)$", section(read("docs/plugins.md"), "Testing a provider"), re.MULTILINE)
     command = [sys.executable, "-m", "pytest", *words.split(), "-q", "-p", "no:cacheprovider", "--basetemp=tmp"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path)

@@ -172,8 +172,12 @@ def test_a_command_imports_nothing_heavy_until_it_runs(words: list[str], tmp_pat
 
 
 @pytest.mark.parametrize("words", [["status", "--curl"], ["status", "x", "-n", "y", "--curl"]])
-def test_a_quick_command_needs_nothing_but_the_standard_library(words: list[str], tmp_path: Path) -> None:
+def test_a_quick_command_needs_little_of_the_standard_library_and_nothing_else(
+    words: list[str], tmp_path: Path
+) -> None:
     assert outside_of_the_standard_library(main(words, tmp_path)) == {"nanocloud"}
+    slow = {"argparse", "asyncio", "email", "http.client", "inspect", "logging", "subprocess", "tomllib"}
+    assert loaded_by(main(words, tmp_path)) & slow == set()
 
 
 def test_a_server_does_not_carry_the_command_line(tmp_path: Path) -> None:

@@ -62,6 +62,17 @@ def test_types_are_strict(folder: Path) -> None:
         assert done.returncode == 0, f"{package.name}: {done.stdout}"
 
 
+def test_async_tests_of_the_authors_own_run(folder: Path, tmp_path: Path) -> None:
+    package = folder / "nanocloud-new-macro"
+    own = package / "tests" / "test_own.py"
+    own.write_text("import trio\n\n\nasync def test_own() -> None:\n    await trio.sleep(0)\n")
+    words = ["-p", "no:cacheprovider", f"--basetemp={tmp_path / 'own'}", str(own)]
+    try:
+        run([str(folder / "venv" / "bin" / "python"), "-m", "pytest", *words], package)
+    finally:
+        own.unlink()
+
+
 @pytest.mark.parametrize("contract", CONTRACTS)
 def test_the_tests_pass_or_name_the_method_to_write_next(folder: Path, contract: str) -> None:
     if contract == "runtime" and shutil.which("busybox") is None:

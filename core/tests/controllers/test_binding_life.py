@@ -10,7 +10,7 @@ from nanocloud.errors import InvalidError, NotFoundError
 from nanocloud.kubelet.bindings import MAX_ATTEMPTS
 from nanocloud.models.binding import BINDING
 from nanocloud.models.bundle import BUNDLE
-from nanocloud.models.meta import name_of
+from nanocloud.models.meta import name_of, uid_of
 from nanocloud.testkit.accounts import EXPORTS, FakeAccounts
 from nanocloud.testkit.planning import MARIADB, WORDPRESS
 
@@ -239,6 +239,21 @@ async def test_a_service_that_is_no_longer_selected_takes_its_account_back(
         assert profile.bindings == {}
 
 
+async def test_a_service_that_is_selected_again_is_bound_again(
+    machine: Simulation, mock_clock: MockClock, accounts: FakeAccounts
+) -> None:
+    machine.add_image("wordpress", _without_database())
+    async with machine.run() as server:
+        await started(server, "blog")
+        await server.change("blog", options={"database": "none"})
+        await server.until(lambda: _nobody(accounts))
+        await server.ready("blog")
+        await server.change("blog", options={"database": "mariadb"})
+        await server.ready("blog")
+        assert accounts.users["blog"].password == await password_of(server, "blog")
+        assert ran(machine) == ["create_user", "verify_user", "revoke_user", "create_user", "verify_user"]
+
+
 def _without_database() -> dict[str, Any]:
     """The site with a database as a matter of choice."""
     bound = SITE["database=&mariadb"]
@@ -338,3 +353,21 @@ async def test_planning_refuses_a_name_that_is_taken(
         assert name_of(await server.store.get(BUNDLE, "default", "blog")) == "blog"
         with pytest.raises(NotFoundError):
             await server.store.get(BUNDLE, "default", "other")
+
+
+async def test_access_to_a_service_that_was_to_go_along_and_stays_is_revoked_or_goes_with_its_data(
+    machine: Simulation, mock_clock: MockClock, accounts: FakeAccounts
+) -> None:
+    """Somebody else selects the service while the bundle that brought it is being uninstalled."""
+    async with machine.run() as server:
+        await server.install("wordpress", name="blog", database_name="blog", database_user="blog")
+        await server.ready("blog")
+        before = uid_of(await server.bundle("mariadb") or {})
+        machine.volume.calls.delay("delete", 60)
+        await server.uninstall("blog")
+        await server.pass_time(10)
+        await server.install("wordpress", name="shop", database_name="shop", database_user="shop")
+        await server.gone("blog")
+        await server.ready("shop")
+        stayed = uid_of(await server.bundle("mariadb") or {}) == before
+        assert not (stayed and "blog" in accounts.users)

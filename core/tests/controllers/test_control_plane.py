@@ -576,3 +576,18 @@ async def test_a_service_goes_only_when_its_pod_has_stopped(machine: Simulation,
         assert len(machine.volume._volumes) == 1
         await server.gone("mariadb")
         assert traces(machine) == NOTHING
+
+
+async def test_a_status_that_somebody_else_writes_is_put_right(machine: Simulation, mock_clock: MockClock) -> None:
+    def spoil(bundle: Object) -> None:
+        bundle["status"]["phase"] = "Failed"
+
+    async with machine.run() as server:
+        await server.install("mariadb")
+        await server.ready("mariadb")
+        await server.settle()
+        before = await server.status("mariadb")
+        for _ in range(2):
+            await server.store.modify(BUNDLE, "default", "mariadb", spoil, subresource="status")
+            await server.settle()
+            assert await server.status("mariadb") == before

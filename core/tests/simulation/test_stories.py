@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import cache
+from typing import TYPE_CHECKING
 
 import pytest
 
 from nanocloud.testkit.simulation import replay_command, tell
+
+if TYPE_CHECKING:
+    from nanocloud.testkit.simulation import Told
 
 SEEDS = int(os.environ.get("NANOCLOUD_TEST_SEEDS", "200"))
 CHUNK = 20
@@ -20,9 +25,14 @@ for seed in map(int, sys.argv[1:]):
 """
 
 
+@cache
+def story(seed: int) -> Told:
+    return tell(seed)
+
+
 @pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))
 def test_every_promise_is_kept(first: int) -> None:
-    broken = {seed: told.broken for seed in range(first, min(first + CHUNK, SEEDS)) if (told := tell(seed)).broken}
+    broken = {seed: told.broken for seed in range(first, min(first + CHUNK, SEEDS)) if (told := story(seed)).broken}
     lines = [f"{replay_command(seed)}: {b.promise}: {b.how}" for seed, found in broken.items() for b in found[:3]]
     assert not broken, "\n".join(["", *lines])
 
@@ -47,7 +57,7 @@ def test_a_seed_tells_the_same_story_in_every_process() -> None:
 
 def test_the_traces_tell_of_everything_that_can_go_wrong() -> None:
     """A promise is kept cheaply where nothing happens."""
-    traces = "\n".join(line for seed in range(20) for line in tell(seed).trace.lines)
+    traces = "\n".join(line for seed in range(20) for line in story(seed).trace.lines)
     for word in (
         "install",
         "uninstall",

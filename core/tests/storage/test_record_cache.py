@@ -37,6 +37,12 @@ async def test_a_read_after_an_acknowledged_write_sees_it(storage: SqliteStorage
     assert await value(storage) is None
 
 
+async def test_what_was_written_is_read_without_the_disk(storage: SqliteStorage) -> None:
+    await storage.transact(put(b"new"))
+    storage._reader.close()
+    assert await value(storage) == b"new"
+
+
 async def test_readers_beside_writers_never_go_back(storage: SqliteStorage) -> None:
     acknowledged = dict.fromkeys((b"a", b"b", b"c"), 0)
 

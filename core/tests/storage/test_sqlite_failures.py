@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import resource
+import shutil
 import sqlite3
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,7 +14,7 @@ import trio.testing
 
 from nanocloud.errors import UnavailableError
 from nanocloud.providers.storage import Committed, RecordPut, Transaction
-from nanocloud.storage import SqliteStorage, _schema, sqlite
+from nanocloud.storage import SqliteStorage, _schema, _writer, sqlite
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -147,3 +149,56 @@ async def test_a_reader_that_gives_up_while_a_commit_comes_in_leaves_quietly(tmp
                 scope.cancel()
                 storage._committed(done.revision + 1, [()])  # before the reader runs and sees that it was cancelled
         assert scope.cancelled_caught
+
+
+def test_the_journal_is_reserved_step_by_step_and_keeps_what_is_in_it(tmp_path: Path) -> None:
+    database, journal = tmp_path / "keyspace.db", tmp_path / "keyspace.db-wal"
+    connection = _schema.open_writer(database, max_size_bytes=1 << 30)
+    steps = 1
+    while not _schema.reserve_journal(database):
+        steps += 1
+    assert steps == 8
+    assert journal.stat().st_size == 16 << 20
+    connection.execute("INSERT INTO meta VALUES ('a', 1)")
+    other = _schema.open_reader(database)
+    assert other.execute("SELECT value FROM meta WHERE name = 'a'").fetchone() == (1,)
+    (tmp_path / "copy").mkdir()  # as after a crash: the journal has to be read back, zeros and all
+    for file in (database, journal):
+        shutil.copy(file, tmp_path / "copy")
+    copied = _schema.open_writer(tmp_path / "copy" / "keyspace.db", max_size_bytes=1 << 30)
+    assert copied.execute("SELECT value FROM meta WHERE name = 'a'").fetchone() == (1,)
+    assert copied.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    for opened in (other, connection, copied):
+        opened.close()
+    assert not journal.exists()
+
+
+def test_a_journal_that_finds_no_room_does_without(tmp_path: Path) -> None:
+    database, journal = tmp_path / "keyspace.db", tmp_path / "keyspace.db-wal"
+    connection = _schema.open_writer(database, max_size_bytes=1 << 30)
+    size_bytes = journal.stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
+    try:
+        while not _schema.reserve_journal(database):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert size_bytes < journal.stat().st_size <= 1 << 20
+    connection.execute("INSERT INTO meta VALUES ('a', 1)")
+    connection.close()
+
+
+async def test_an_idle_store_reserves_its_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = threading.Event()
+
+    def reserve(database: Path) -> bool:
+        if is_last := _schema.reserve_journal(database):
+            done.set()
+        return is_last
+
+    monkeypatch.setattr(_writer, "reserve_journal", reserve)
+    async with SqliteStorage(tmp_path) as storage:
+        await storage.transact(one_put(b"a"))
+        assert await trio.to_thread.run_sync(done.wait, 60)
+        assert (tmp_path / "keyspace.db-wal").stat().st_size == 16 << 20

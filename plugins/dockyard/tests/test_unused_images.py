@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import shutil
 import threading
 
 import pytest
@@ -121,3 +122,19 @@ async def test_collection_keeps_what_was_built_here(open_dockyard, new_image, ne
         assert (await dockyard.resolve("mariadb")).digest
     kept = {f"sha256:{path.name}" for path in (store / "layout/blobs/sha256").iterdir()}
     assert kept == set(built.blobs)
+
+
+@pytest.mark.root
+@needs_root
+async def test_an_image_that_was_whole_is_not_any_more_once_a_layer_is_gone(
+    open_dockyard, new_image, new_tar, layout, store
+):
+    new_image.of(bytes(new_tar().file(b"a"))).write_layout(layout, "a")
+    async with open_dockyard() as dockyard:
+        unpacked = await dockyard.ensure(await dockyard.resolve(reference(layout, "a")))
+        assert await dockyard.local(unpacked.image.digest) == unpacked
+        assert await dockyard.local(unpacked.image.digest) == unpacked
+        for folder in (store / "layers").iterdir():  # behind our back
+            shutil.rmtree(folder)
+        with pytest.raises(NotFoundError):
+            await dockyard.local(unpacked.image.digest)

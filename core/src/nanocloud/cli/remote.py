@@ -16,9 +16,9 @@ from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from nanocloud.client.api import core_path
 from nanocloud.client.endpoint import find_endpoint
 from nanocloud.client.errors import CurlPrinted
+from nanocloud.client.paths import core_path
 from nanocloud.client.websocket import connect
 from nanocloud.errors import NanocloudError, UsageError
 

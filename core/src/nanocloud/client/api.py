@@ -1,38 +1,22 @@
-"""Requests to the API over one connection, with ``http.client``: the lightest way, for commands that start and end."""
+"""Requests to the API over one connection, for commands that start and end."""
 
 from __future__ import annotations
 
-import http.client
 import json
 import shlex
-import ssl
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from nanocloud.client.endpoint import Endpoint
-from nanocloud.client.errors import ApiError, CurlPrinted, UnreachableError
+from nanocloud.client.errors import ApiError, CurlPrinted, UnreachableError, unreachable
+from nanocloud.client.http import ClosedError, Connection, ProtocolError, Response
+from nanocloud.client.paths import CATALOGUE_PATH, bundles_path, core_path
 
-__all__ = ["Api", "ApiError", "CurlPrinted", "UnreachableError", "bundles_path", "core_path"]
+__all__ = ["CATALOGUE_PATH", "Api", "ApiError", "CurlPrinted", "UnreachableError", "bundles_path", "core_path"]
 
 _TIMEOUT_SECONDS = 60.0
-_BUNDLES = "/apis/nanocloud.io/v1"
-CATALOGUE_PATH = f"{_BUNDLES}/catalogue"
-
-
-def unreachable(server: str, exc: Exception) -> UnreachableError:
-    """Why nobody answers at ``server``, in words, and what to do."""
-    if isinstance(exc, ssl.SSLCertVerificationError):
-        return UnreachableError(
-            f"{server} shows a certificate that is not this node's: {exc.verify_message}",
-            hint="the kubeconfig belongs to another node, or the name is not in the certificate",
-        )
-    if isinstance(exc, ssl.SSLError):
-        return UnreachableError(f"{server} refuses these credentials: {exc.reason or exc}")
-    if isinstance(exc, ConnectionRefusedError):
-        return UnreachableError(f"nothing listens at {server}", hint="start it with: sudo nanocloud server")
-    return UnreachableError(f"{server} does not answer: {exc}")
 
 
 class Api:
@@ -41,7 +25,7 @@ class Api:
     def __init__(self, endpoint: Endpoint, *, show: Callable[[str], None] | None = None) -> None:
         self.endpoint = endpoint
         self._show = show
-        self._connection: http.client.HTTPSConnection | None = None
+        self._connection: Connection | None = None
 
     @property
     def is_live(self) -> bool:
@@ -71,7 +55,10 @@ class Api:
 
     def _content(self, method: str, path: str, query: Mapping[str, str] | None, body: Any, content_type: str) -> bytes:
         response = self._send(method, path, query, body, content_type)
-        content = response.read()
+        try:
+            content = response.read()
+        except (OSError, ProtocolError) as exc:
+            raise unreachable(self.endpoint.server, exc) from exc
         if response.status >= 400:
             data = _json(content)
             raise ApiError(response.status, data if isinstance(data, dict) else {}, path)
@@ -87,10 +74,9 @@ class Api:
         try:
             while line := response.readline():
                 yield line
-        except (OSError, http.client.HTTPException) as exc:
+        except (OSError, ProtocolError) as exc:
             raise UnreachableError(f"the connection to {self.endpoint.server} broke: {exc}") from exc
         finally:
-            response.close()
             other.close()
 
     def watch(
@@ -112,7 +98,7 @@ class Api:
         content_type: str,
         *,
         timeout: float | None = _TIMEOUT_SECONDS,
-    ) -> http.client.HTTPResponse:
+    ) -> Response:
         target = path + (f"?{urlencode(query)}" if query else "")
         payload = None if body is None else json.dumps(body).encode()
         headers = {"Accept": "application/json"}
@@ -123,27 +109,26 @@ class Api:
         if self._show is not None:
             self._show(self._curl(method, target, payload, headers))
             raise CurlPrinted
+        parts = urlsplit(self.endpoint.server)
         for attempt in (1, 2):
             try:
                 connection = self._connect(timeout)
-                connection.request(method, urlsplit(self.endpoint.server).path + target, body=payload, headers=headers)
-                return connection.getresponse()
-            except (http.client.RemoteDisconnected, BrokenPipeError) as exc:
+                return connection.request(method, parts.path + target, host=parts.netloc, headers=headers, body=payload)
+            except (ClosedError, BrokenPipeError, ConnectionResetError) as exc:
                 # A kept connection that the server closed meanwhile; a fresh one tells whether it is there at all.
                 self.close()
                 if attempt == 2 or method not in ("GET", "PUT", "DELETE"):
                     raise unreachable(self.endpoint.server, exc) from exc
-            except (OSError, http.client.HTTPException) as exc:
+            except (OSError, ProtocolError) as exc:
                 self.close()
                 raise unreachable(self.endpoint.server, exc) from exc
         raise AssertionError("unreachable")
 
-    def _connect(self, timeout: float | None) -> http.client.HTTPSConnection:
+    def _connect(self, timeout: float | None) -> Connection:
         if self._connection is None:
             parts = urlsplit(self.endpoint.server)
-            self._connection = http.client.HTTPSConnection(
-                parts.hostname or "", parts.port or 443, context=self.endpoint.ssl_context(), timeout=timeout
-            )
+            context = self.endpoint.ssl_context()
+            self._connection = Connection(parts.hostname or "", parts.port or 443, context, timeout=timeout)
         return self._connection
 
     def close(self) -> None:
@@ -176,13 +161,3 @@ def _json(content: bytes) -> Any:
         return json.loads(content) if content else None
     except ValueError:
         return {"message": content.decode(errors="replace")[:300]}
-
-
-def bundles_path(namespace: str | None, name: str | None = None, *more: str) -> str:
-    """The path of bundles of a namespace (None: of all), or of one of them."""
-    path = _BUNDLES + (f"/namespaces/{namespace}" if namespace else "") + "/bundles"
-    return "/".join([path, *([name] if name else []), *more])
-
-
-def core_path(namespace: str | None, plural: str, *more: str) -> str:
-    return "/".join(["/api/v1" + (f"/namespaces/{namespace}" if namespace else ""), plural, *more])

@@ -8,18 +8,16 @@ Source: RFC 6455; of its frames the server sends none in pieces, which are taken
 
 from __future__ import annotations
 
-import http.client
 import io
 import json
 import os
-import socket
 import ssl
 from base64 import b64encode
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from nanocloud.client.api import unreachable
-from nanocloud.client.errors import ApiError, UnreachableError
+from nanocloud.client import http
+from nanocloud.client.errors import ApiError, UnreachableError, unreachable
 
 if TYPE_CHECKING:
     from nanocloud.client.endpoint import Endpoint
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
 _TIMEOUT_SECONDS = 60.0
 _PIECE_BYTES = 256 * 1024
 _FULL_BYTES = 256 * 1024
-_MAX_HEAD_BYTES = 64 * 1024
+_SWITCHING_PROTOCOLS = 101
 _MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 _CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0, 1, 2, 8, 9, 10
 _FINAL, _MASKED = 0x80, 0x80
@@ -149,29 +147,27 @@ def connect(endpoint: Endpoint, path: str, *, protocol: str) -> WebSocket:
         UnreachableError: nobody answers there.
     """
     parts = urlsplit(endpoint.server)
-    lines = [
-        f"GET {parts.path}{path} HTTP/1.1",
-        f"Host: {parts.netloc}",
-        "Connection: Upgrade",
-        "Upgrade: websocket",
-        "Sec-WebSocket-Version: 13",
-        f"Sec-WebSocket-Key: {b64encode(os.urandom(16)).decode()}",
-        f"Sec-WebSocket-Protocol: {protocol}",
-        *([f"Authorization: Bearer {endpoint.token}"] if endpoint.token else []),
-    ]
+    headers = {
+        "Host": parts.netloc,
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": b64encode(os.urandom(16)).decode(),
+        "Sec-WebSocket-Protocol": protocol,
+        **({"Authorization": f"Bearer {endpoint.token}"} if endpoint.token else {}),
+    }
     context = endpoint.ssl_context()
     try:
-        plain = socket.create_connection((parts.hostname or "", parts.port or 443), _TIMEOUT_SECONDS)
-        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        stream = context.wrap_socket(plain, server_hostname=parts.hostname)
+        stream = http.connect(parts.hostname or "", parts.port or 443, context, timeout=_TIMEOUT_SECONDS)
     except OSError as exc:
         raise unreachable(endpoint.server, exc) from exc
     try:
-        stream.sendall("\r\n".join([*lines, "", ""]).encode())
+        stream.sendall(http.request_head("GET", parts.path + path, headers))
         head, rest = _read_head(stream)
-        if int(head.split(None, 2)[1]) != http.client.SWITCHING_PROTOCOLS:
-            raise _refusal(stream, head, rest, path)
-    except (OSError, ValueError, IndexError) as exc:
+        answer = http.read_response(io.BufferedReader(io.BytesIO(head)))
+        if answer.status != _SWITCHING_PROTOCOLS:
+            raise _refusal(answer, stream, rest, path)
+    except (OSError, http.ProtocolError) as exc:
         stream.close()
         raise unreachable(endpoint.server, exc) from exc
     except ApiError:
@@ -181,24 +177,23 @@ def connect(endpoint: Endpoint, path: str, *, protocol: str) -> WebSocket:
 
 
 def _read_head(stream: ssl.SSLSocket) -> tuple[bytes, bytes]:
-    """Status line and headers, and what came with them."""
+    """Status line and headers with the empty line below, and what came with them."""
     data = b""
     while b"\r\n\r\n" not in data:
         more = stream.recv(_PIECE_BYTES)
-        if not more or len(data) > _MAX_HEAD_BYTES:
-            raise ValueError("its answer is no HTTP")
+        if not more or len(data) > http.MAX_HEAD_BYTES:
+            raise http.ProtocolError("its answer is no HTTP")
         data += more
-    head, _, rest = data.partition(b"\r\n\r\n")
-    return head, rest
+    head, end, rest = data.partition(b"\r\n\r\n")
+    return head + end, rest
 
 
-def _refusal(stream: ssl.SSLSocket, head: bytes, body: bytes, path: str) -> ApiError:
-    line, _, fields = head.partition(b"\r\n")
-    size = int(http.client.parse_headers(io.BytesIO(fields + b"\r\n\r\n")).get("Content-Length", "0"))
-    while len(body) < min(size, _PIECE_BYTES) and (more := stream.recv(_PIECE_BYTES)):
+def _refusal(answer: http.Response, stream: ssl.SSLSocket, body: bytes, path: str) -> ApiError:
+    size = answer.headers.get("content-length", "0")
+    while len(body) < min(int(size), _PIECE_BYTES) and (more := stream.recv(_PIECE_BYTES)):
         body += more
     try:
         status = json.loads(body)
     except ValueError:
         status = None
-    return ApiError(int(line.split(None, 2)[1]), status if isinstance(status, dict) else {}, path)
+    return ApiError(answer.status, status if isinstance(status, dict) else {}, path)

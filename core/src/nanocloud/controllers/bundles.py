@@ -213,6 +213,7 @@ class BundleController:
         reached = [_PREPARED, _PROVISIONED]
         for selected in planned.plan.services:
             await self._require_ready(bundle, selected.bundle, reached)
+        await self._clear_bindings(bundle, planned)
         waiting: list[Obstacle] = []
         blocked_targets: set[str] = set()
         force = spec_of(bundle).force_bindings or ""
@@ -232,6 +233,14 @@ class BundleController:
         if waiting:
             raise BlockedError(reached, next((o for o in waiting if o.failed), waiting[0]))
 
+    async def _clear_bindings(self, bundle: Object, planned: PlannedBundle) -> None:
+        """Where the server died after a step was taken back, its Binding still says that it has completed."""
+        known = {step.id for step in planned.plan.bindings} | planned.profile.bindings.keys()
+        for binding in await children.children(self._parts.store, BINDING, bundle):
+            step = binding["spec"]["bindingId"]
+            if step not in known and binding["spec"]["bundle"] == name_of(bundle):
+                await children.remove_binding(self._parts.store, bundle, step)
+
     async def _replace(self, bundle: Object, plan: WorkloadPlan, step: BindingStep) -> None:
         """Where a step ran under other names in the same target, those are taken back before it runs again."""
 
@@ -242,7 +251,7 @@ class BundleController:
         record = (await self._profile(bundle)).bindings.get(step.id)
         if record is not None and renamed(record):
             await self._take_back(bundle, step.id, record)
-        binding = await self._parts.store.find(BINDING, plan.namespace, children.binding_name(plan, step))
+        binding = await self._parts.store.find(BINDING, plan.namespace, children.binding_name(plan.bundle, step.id))
         if binding is not None and has_begun(binding) and renamed(spec := binding_spec_of(binding)):
             await ensure_revocation(self._parts.store, bundle, Made.of_binding(spec), self._parts.binding_provider)
 
@@ -264,6 +273,7 @@ class BundleController:
         entry = self._parts.profiles.entry(namespace_of(bundle), name_of(bundle), forgotten)
         if not await ensure_revocation(self._parts.store, bundle, made, self._parts.binding_provider, also=(entry,)):
             await self._forget(bundle, step)
+        await children.remove_binding(self._parts.store, bundle, step)
 
     async def _forget(self, bundle: Object, step: str) -> None:
         forgotten = (await self._profile(bundle)).forget(step)

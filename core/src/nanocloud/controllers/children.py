@@ -19,7 +19,7 @@ from nanocloud.models.bundle import BUNDLE_LABEL, RESTARTED_AT
 from nanocloud.models.core import PERSISTENT_VOLUME_CLAIM, SECRET
 from nanocloud.models.meta import annotations_of, is_deleting, name_of, namespace_of, owner_reference, uid_of
 from nanocloud.models.pod import POD
-from nanocloud.objects import by_owner
+from nanocloud.objects import ObjectNotFoundError, by_owner
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -90,15 +90,24 @@ async def ensure_claims(store: ObjectStore, bundle: Object, plan: WorkloadPlan) 
             await store.create(PERSISTENT_VOLUME_CLAIM, made)
 
 
-def binding_name(plan: WorkloadPlan, step: BindingStep) -> str:
-    return f"{plan.bundle}-{hashlib.sha256(step.id.encode()).hexdigest()[:12]}"
+def binding_name(bundle: str, step: str) -> str:
+    """Of the Binding that runs the step of that id."""
+    return f"{bundle}-{hashlib.sha256(step.encode()).hexdigest()[:12]}"
+
+
+async def remove_binding(store: ObjectStore, bundle: Object, step: str) -> None:
+    """Remove the Binding of a step that was taken back: it would pass for done when the step is asked for again."""
+    try:
+        await store.delete(BINDING, namespace_of(bundle), binding_name(name_of(bundle), step))
+    except ObjectNotFoundError:
+        return
 
 
 async def ensure_binding(
     store: ObjectStore, bundle: Object, plan: WorkloadPlan, step: BindingStep, *, provider: str, mark: str
 ) -> Object:
     """The Binding of a step that has to run; one of another ``mark`` ran with other arguments and is made anew."""
-    name = binding_name(plan, step)
+    name = binding_name(plan.bundle, step.id)
     found = await store.find(BINDING, plan.namespace, name)
     if found is not None and annotations_of(found).get(MARK) == mark:
         return found

@@ -1,5 +1,4 @@
-"""Taking a bundle down: the pod first, then its access to other services and what it was made of, then services that
-only it needed.
+"""Taking a bundle down: its pod, services that only it needed, its access to the others, what it was made of.
 
 Every step looks at what is left, so it goes on after a crash where it stood. The bundle object goes last.
 """
@@ -54,6 +53,9 @@ class Uninstaller:
         await self._say_terminating(bundle)
         if not await children.remove_pod(self.store, bundle):
             return set()
+        # First of all, and for good: access to what goes along is not revoked, so it must not stay for somebody else.
+        for service in await self._leaving(bundle):
+            await self.store.delete(BUNDLE, namespace_of(bundle), name_of(service), uid=uid_of(service))
         await self._begin_revoking(bundle)
         await self._delete_all(SECRET, bundle)
         volumes_are_gone = await self._delete_all(PERSISTENT_VOLUME_CLAIM, bundle)
@@ -62,8 +64,6 @@ class Uninstaller:
         if not volumes_are_gone:
             return set()
         await self._tell_of_debts(bundle)
-        for service in await self._leaving(bundle):
-            await self.store.delete(BUNDLE, namespace_of(bundle), name_of(service), uid=uid_of(service))
         await self.profiles.remove(namespace_of(bundle), name_of(bundle))
 
         def release(found: Object) -> None:
@@ -74,14 +74,12 @@ class Uninstaller:
         return set()
 
     async def _begin_revoking(self, bundle: Object) -> None:
-        """Pass what bindings made, or may have made, on to the targets; those that go with the bundle need not know."""
+        """Pass what bindings made, or may have made, on to the targets; those that go need not know."""
         namespace, name = namespace_of(bundle), name_of(bundle)
         profile = await self.profiles.get(namespace, name)
-        leaving = {name_of(service) for service in await self._leaving(bundle)}
         made = [Made.of_record(step, r) for step, r in profile.bindings.items() if r.revocable] if profile else []
         for thing in [*made, *await revocations.begun(self.store, bundle)]:
-            if thing.target not in leaving:
-                await revocations.ensure_revocation(self.store, bundle, thing, self.binding_provider)
+            await revocations.ensure_revocation(self.store, bundle, thing, self.binding_provider)
         if profile is not None:
             await self.profiles.put(namespace, name, profile.forget(*profile.bindings))
         await self._delete_all(BINDING, bundle)
@@ -123,9 +121,18 @@ class Uninstaller:
             target = await self.store.find(BUNDLE, namespace, service)
             if target is None or is_deleting(target) or INSTALLED_FOR not in annotations_of(target):
                 continue
+            if await self._is_expected(namespace, annotations_of(target)[INSTALLED_FOR], besides=name):
+                continue
             if not await dependants(self.store, self.profiles, namespace, service, besides=name):
                 found.append(target)
         return found
+
+    async def _is_expected(self, namespace: str, bundle: str, *, besides: str) -> bool:
+        """Whether the bundle that a service was installed for is still about to select it."""
+        if bundle == besides or await self.profiles.get(namespace, bundle) is not None:
+            return False
+        found = await self.store.find(BUNDLE, namespace, bundle)
+        return found is not None and not is_deleting(found)
 
 
 async def dependants(
@@ -133,7 +140,7 @@ async def dependants(
 ) -> list[str]:
     """Bundles of the namespace whose profile selects ``service``; without a profile, whose options may name it."""
     found = await profiles.selecting(namespace, service)
-    for name in await store.names(_BY_OPTION, namespace, service) - found:
+    for name in sorted(await store.names(_BY_OPTION, namespace, service) - found):
         if await profiles.get(namespace, name) is None:
             found.add(name)
     return [name for name in sorted(found - {besides, service}) if await store.find(BUNDLE, namespace, name)]

@@ -21,7 +21,7 @@ _OVERHEAD_BYTES = 512  # of the objects around key and value
 
 
 class RecordCache:
-    """The records that were read last, in bounded memory."""
+    """The records that were read or written last, in bounded memory."""
 
     def __init__(self) -> None:
         self._records: OrderedDict[bytes, Record] = OrderedDict()
@@ -36,7 +36,7 @@ class RecordCache:
         return record
 
     def add(self, record: Record) -> None:
-        """Keep what was just read from the disk, if that may be."""
+        """Keep what the disk has just given or taken, if that may be."""
         if record.key in self._being_written or len(record.value) > _MAX_RECORD_BYTES or record.key in self._records:
             return
         self._records[record.key] = record

@@ -21,7 +21,7 @@ import trio
 
 from nanocloud.errors import CorruptError, NanocloudError, UnavailableError
 from nanocloud.storage import _apply
-from nanocloud.storage._schema import failure
+from nanocloud.storage._schema import failure, reserve_journal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,14 +44,14 @@ class Request:
 
     transaction: Transaction
     size_bytes: int
-    on_end: Callable[[], None]
+    on_end: Callable[[Request], None]
     changes: list[RecordChange] = attrs.field(factory=list)
     done: trio.Event = attrs.field(factory=trio.Event)
     outcome: Committed | Rejected | None = None
     error: NanocloudError | None = None
 
     def end(self) -> None:
-        self.on_end()
+        self.on_end(self)
         self.done.set()
 
 
@@ -89,7 +89,8 @@ class Writer:
         # The thread's own:
         self._sweeping: list[Compaction] = []
         self._swept, self._floor = _apply.sweep_range(connection)
-        self._checkpointed = False
+        self._checkpointed = self._reserved = False
+        self._newest = _apply.Newest()
         self._thread = threading.Thread(target=self._run, name="nanocloud-storage-writer")
 
     def start(self) -> None:
@@ -133,10 +134,13 @@ class Writer:
             self._finish()
 
     def _turn(self) -> bool:
-        """One round: commit a group, or sweep a part, or checkpoint. False when it is time to end."""
+        """One round: commit a group, or sweep a part. When nobody wants anything: checkpoint, or reserve a part of the
+        journal. False when it is time to end.
+        """
         with self._wakeup:
             while not (self._requests or self._compactions or self._closing or self._swept < self._floor):
-                if not self._wakeup.wait(None if self._checkpointed else _IDLE_SECONDS):
+                is_done = self._checkpointed and self._reserved
+                if not self._wakeup.wait(None if is_done else _IDLE_SECONDS):
                     break
             group, rest = _split(self._requests)
             self._requests = rest
@@ -149,18 +153,21 @@ class Writer:
             self._sweep()
         if not (group or compactions or closing or self._checkpointed):
             self._checkpoint()
+        elif not (group or compactions or closing or self._reserved):
+            self._reserved = reserve_journal(self._database)
         return not closing or bool(rest)
 
     def _commit(self, group: list[Request]) -> bool:
         """Commit a group, and with it a part of a sweep that is under way: that costs no sync of its own then."""
-        revision, swept = self._revision, self._swept
+        swept = self._swept
+        together = _apply.Group(self._connection, self._newest, self._revision)
         try:
             if self._broken is not None:  # since these requests came in
                 raise self._broken
             self._connection.execute("BEGIN IMMEDIATE")
             for request in group:
-                request.outcome, request.changes = _apply.apply(self._connection, request.transaction, revision)
-                revision += bool(request.changes)
+                request.outcome, request.changes = together.apply(request.transaction)
+            together.write()
             if swept < self._floor:
                 swept = min(self._floor, swept + max(_SWEEP_REVISIONS_BESIDE, 2 * len(group)))
                 _apply.sweep(self._connection, self._swept, swept)
@@ -173,12 +180,13 @@ class Writer:
             return False
         except BaseException as exc:
             for request in group:
-                request.error = UnavailableError(f"the keyspace writer failed: {exc!r}")
+                request.outcome, request.error = None, UnavailableError(f"the keyspace writer failed: {exc!r}")
             self._trio.run_sync_soon(_finish_all, group)
             raise
-        self._revision, self._swept = revision, swept
+        self._revision, self._swept = together.revision, swept
         self._checkpointed = False
-        self._trio.run_sync_soon(self._report, group, revision)
+        self._trio.run_sync_soon(self._report, group, together.revision)
+        together.keep()
         self._report_swept()
         return True
 

@@ -2,8 +2,8 @@
 
 Writes go through one thread (`_writer.py`). Reads that are small run on the spot, on a read-only connection of the
 trio thread: they take about 10 us, an eighth of a hop to a thread. Larger ones go to threads with connections of their
-own. What was read before is kept (`_cache.py`), and so are the last changes (`_recent.py`). The folder holds ``lock``,
-``keyspace.db`` and, while open, SQLite's ``-wal`` and ``-shm``.
+own. What was read or written last is kept (`_cache.py`), and so are the last changes (`_recent.py`). The folder holds
+``lock``, ``keyspace.db`` and, while open, SQLite's ``-wal`` and ``-shm``.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ import heapq
 import itertools
 import sqlite3
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 import trio
 
 from nanocloud.errors import FutureRevisionError
-from nanocloud.providers.storage import RecordPut, StorageProvider
+from nanocloud.providers.storage import Committed, RecordPut, StorageProvider
 from nanocloud.storage import _read
 from nanocloud.storage._cache import RecordCache
 from nanocloud.storage._lock import locked_folder
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 
     from nanocloud.providers.storage import (
         ChangePage,
-        Committed,
         Record,
         RecordChange,
         RecordPage,
@@ -98,10 +96,9 @@ class SqliteStorage(StorageProvider):
         return open_writer(self._database, max_size_bytes=self._max_size_bytes)
 
     async def transact(self, transaction: Transaction) -> Committed | Rejected:
-        written = tuple(operation.key for operation in transaction.operations)
-        request = Request(transaction, _size_bytes(transaction), partial(self._cache.end_writing, written))
+        request = Request(transaction, _size_bytes(transaction), self._ended)
         self._writer.submit(request)
-        self._cache.begin_writing(written)
+        self._cache.begin_writing(_written(transaction))
         try:
             await request.done.wait()
         except trio.Cancelled:
@@ -111,6 +108,13 @@ class SqliteStorage(StorageProvider):
             raise again(request.error)
         assert request.outcome is not None
         return request.outcome
+
+    def _ended(self, request: Request) -> None:
+        self._cache.end_writing(_written(request.transaction))
+        if isinstance(request.outcome, Committed):
+            for record in request.outcome.records:
+                if record is not None:
+                    self._cache.add(record)
 
     async def get(self, key: bytes, *, revision: int | None = None) -> Record | None:
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -209,6 +213,10 @@ class SqliteStorage(StorageProvider):
                 self._idle_readers.append(reader)
 
         return await trio.to_thread.run_sync(run, limiter=self._threads)
+
+
+def _written(transaction: Transaction) -> list[bytes]:
+    return [operation.key for operation in transaction.operations]
 
 
 def _size_bytes(transaction: Transaction) -> int:

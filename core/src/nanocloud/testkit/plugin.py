@@ -58,7 +58,8 @@ def pytest_runtest_makereport(
     if suite_of(item) is not None and call.excinfo is not None:
         call.excinfo = _alone(call.excinfo)
     report = yield
-    if report.failed and (sentence := sentence_of(item)) is not None:
+    # What fails before or after is a fixture: that says nothing about the sentence.
+    if report.when == "call" and report.failed and (sentence := sentence_of(item)) is not None:
         report.sections.insert(0, (SECTION, str(sentence)))
         # What the summary shows of a failure. A report without it (an error of pytest itself) has the section.
         if (crash := getattr(report.longrepr, "reprcrash", None)) is not None:
@@ -69,7 +70,7 @@ def pytest_runtest_makereport(
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Every broken sentence once: the lines of pytest's own summary end where the terminal does."""
-    failed = [*terminalreporter.getreports("failed"), *terminalreporter.getreports("error")]
+    failed = terminalreporter.getreports("failed")
     broken = dict.fromkeys(text for report in failed for name, text in report.sections if name == SECTION)
     if broken:
         terminalreporter.section("sentences of contracts that do not hold")

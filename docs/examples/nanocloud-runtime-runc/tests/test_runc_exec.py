@@ -73,7 +73,7 @@ async def test_environment_user_folder_and_capabilities_are_the_containers_unles
     assert await executed(running, script) == (0, f"blue 0 / {0:016x}\n")
     given = ExecSpec(
         argv=(),
-        environment={"SHAPE": "round"},
+        environment={"SHAPE": "round", "PATH": "/bin"},
         user="7:8",
         working_directory="/tmp",
         capabilities=frozenset({"CAP_CHOWN"}),

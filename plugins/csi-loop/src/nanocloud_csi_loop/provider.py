@@ -114,12 +114,11 @@ class LoopVolumes(VolumeProvider, Removable):
         if not await self._in_thread(self._root.is_dir):
             return
         with self._hold_root(), _step("removing every volume"):
-            await self._in_thread(self._unmount_all)
             # Containers that were killed a moment ago hold their volumes until the kernel has taken them down.
             with trio.move_on_after(_LET_GO_SECONDS):
                 while not await self._in_thread(self._are_let_go):  # noqa: ASYNC110 - the kernel tells nobody
                     await trio.sleep(_LOOK_SECONDS)
-            await self._in_thread(self._purge)
+            await self._in_thread(self._purge)  # says what still holds one
 
     # Below: one volume's lock is held wherever a volume is named, and what is not ``async`` runs in a thread.
 
@@ -282,19 +281,25 @@ class LoopVolumes(VolumeProvider, Removable):
     def _consumers(self, volume: VolumeId, mounted: Mapping[Path, mounts.Mounted]) -> tuple[str, ...]:
         return self._folders.consumers(volume) if self._folders[volume].mount in mounted else ()
 
-    def _unmount_all(self) -> None:
-        self._folders.sweep()
-        for volume in self._folders.ids():
-            folder = self._folders[volume]
-            while folder.mount in mounts.table(only=folder.mount):
-                _unmount_idle(volume, folder)
-
     def _are_let_go(self) -> bool:
+        """Unmount the volumes; False while something has one mounted all the same."""
+        self._folders.sweep()
+        try:
+            for volume in self._folders.ids():
+                self._unmount_here(volume)
+        except UnavailableError:
+            return False
         images = [self._folders[volume].image for volume in self._folders.ids()]
         return not any(loop.devices_of(image) for image in images if image.exists())
 
+    def _unmount_here(self, volume: VolumeId) -> None:
+        folder = self._folders[volume]
+        while folder.mount in mounts.table(only=folder.mount):
+            _unmount_idle(volume, folder)
+
     def _purge(self) -> None:
         for volume in self._folders.ids():
+            self._unmount_here(volume)
             self._delete(volume)
         with suppress(OSError):  # not ours alone: something else lies in it, or it is a mount point
             self._root.rmdir()

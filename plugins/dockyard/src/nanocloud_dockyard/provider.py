@@ -251,10 +251,11 @@ class Dockyard(ImageProvider):
             layers=found.configuration.diff_ids,
         )
         async with self._changing:
+            known = self._whole.pop(found.digest, None)
+            if known is not None and known.image.reference == reference and _is_there(known):
+                self._whole[found.digest] = known  # it was read from just this record
+                return
             await trio.to_thread.run_sync(self._store.keep, found.digest, record, found.documents)
-        known = self._whole.get(found.digest)
-        if known is not None and known.image.reference != reference:
-            del self._whole[found.digest]
 
     def _unpacked(self, found: Found, image: Image) -> UnpackedImage:
         layers = assemble(self._store, found.configuration.diff_ids, make=True)

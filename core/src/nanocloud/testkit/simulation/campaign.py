@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 import time
 import traceback
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 
 import attrs
 
+from nanocloud.testkit.faults import CrashedError
 from nanocloud.testkit.simulation.story import replay_command, tell
 
-_CHUNK_SEEDS = 20
+_CHUNK_SEEDS = 4
 _SHOWN_PROMISES = 3
 
 
@@ -32,18 +33,16 @@ def tell_many(seeds: range, stop_after: int, jobs: int) -> int:
     """Tell them all, or until ``stop_after`` broke a promise; returns the exit status of the command."""
     began, done, failed = time.monotonic(), 0, list[Verdict]()
     writes, seconds = 0, 0.0
-    chunks = [seeds[start : start + _CHUNK_SEEDS] for start in range(0, len(seeds), _CHUNK_SEEDS)]
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_quiet) as pool:
-        for future in as_completed([pool.submit(_tell_chunk, chunk) for chunk in chunks]):
-            for verdict in future.result():
-                done, writes, seconds = done + 1, writes + verdict.writes, seconds + verdict.seconds
-                if verdict.broken:
-                    failed.append(verdict)
-                    _clear_line()
-                    print(_shown(verdict), flush=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the pool ends with us
+    with get_context("spawn").Pool(jobs, initializer=_quiet) as pool:
+        for verdict in pool.imap_unordered(_verdict, seeds, chunksize=_CHUNK_SEEDS):
+            done, writes, seconds = done + 1, writes + verdict.writes, seconds + verdict.seconds
+            if verdict.broken:
+                failed.append(verdict)
+                _clear_line()
+                print(_shown(verdict), flush=True)
             _progress(done, len(seeds), len(failed), began)
             if len(failed) >= stop_after:
-                pool.shutdown(cancel_futures=True)
                 break
     _clear_line()
     spent = time.monotonic() - began
@@ -53,17 +52,16 @@ def tell_many(seeds: range, stop_after: int, jobs: int) -> int:
 
 
 def _quiet() -> None:
+    """For the processes that tell: faults are no news, and whoever presses Ctrl-C ends the one that started them."""
     logging.disable(logging.CRITICAL)
-
-
-def _tell_chunk(seeds: range) -> list[Verdict]:
-    return [_verdict(seed) for seed in seeds]
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _verdict(seed: int) -> Verdict:
     try:
         told = tell(seed)
-    except BaseException:  # a story that does not come to its end is a broken one, and the others go on
+    except (Exception, BaseExceptionGroup, CrashedError):
+        # A story that does not come to its end is a broken one, and the others go on.
         return Verdict(seed, (f"the story broke off: {traceback.format_exc(limit=-4)}",), 0, 0.0)
     return Verdict(seed, tuple(f"{b.promise}: {b.how}" for b in told.broken), told.writes, told.seconds)
 

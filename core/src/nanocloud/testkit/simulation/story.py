@@ -43,6 +43,7 @@ _LIVES, _BUNDLES = (1, 1, 2, 2, 3), (1, 2, 2, 3, 3, 4)
 _LONGEST_LIFE_SECONDS = 90.0
 _LONGEST_DOWNTIME_SECONDS = 60.0
 _PATIENCE_SECONDS = 3600.0
+_REST_SECONDS = 60.0
 
 
 @attrs.frozen
@@ -182,6 +183,16 @@ class Story:
                     self.complain(promise.__name__, problem)
             for follower in self.followers:
                 await follower.catch_up(api)
+            await self._rest(scene)
+
+    async def _rest(self, scene: Scene) -> None:
+        """Where every bundle runs, or is stopped as asked, nobody has anything to write."""
+        if any(bundle["status"]["phase"] not in ("Running", "Stopped") for bundle in scene.bundles.values()):
+            return
+        before = self.machine.disk.revision
+        await trio.sleep(_REST_SECONDS)
+        if written := self.machine.disk.revision - before:
+            self.complain("a_settled_node_rests", f"{written} writes in {_REST_SECONDS:g} s")
 
     async def _settled(self, server: Server) -> Scene:
         """Once every promise is kept, or when nobody has patience any more."""

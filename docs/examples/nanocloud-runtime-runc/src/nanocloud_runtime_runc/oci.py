@@ -100,7 +100,7 @@ def process(spec: ExecSpec, container: Mapping[str, Any], user: User | None) -> 
     if user is not None:
         found["user"] = _user(user)
     if spec.environment is not None:
-        found["env"] = _environment(spec.environment, user or User(**{k: found["user"][k] for k in ("uid", "gid")}))
+        found["env"] = [f"{name}={value}" for name, value in spec.environment.items()]
     if spec.working_directory is not None:
         found["cwd"] = spec.working_directory
     kept = found["capabilities"]["bounding"] if spec.capabilities is None else spec.capabilities

@@ -64,9 +64,7 @@ class LmdbStorage(StorageProvider):
         return await self._writer.do(partial(Change.transact, transaction=transaction))
 
     async def get(self, key: bytes, *, revision: int | None = None) -> Record | None:
-        await trio.lowlevel.checkpoint()
-        with self._database.view(patient=False) as view:  # microseconds: a thread would take longer to reach
-            return view.get(key, revision)
+        return await self._glance(lambda view: view.get(key, revision))
 
     async def range(
         self, start: bytes, end: bytes | None, *, limit: int | None = None, revision: int | None = None
@@ -77,7 +75,7 @@ class LmdbStorage(StorageProvider):
         return await self._read(lambda view: view.changes(start, end, after, limit))
 
     async def wait_beyond(self, revision: int) -> int:
-        while (reached := (await self.info()).revision) <= revision:
+        while (reached := await self._glance(lambda view: view.revision)) <= revision:
             await self._moved.wait()
         return reached
 
@@ -90,9 +88,13 @@ class LmdbStorage(StorageProvider):
             pass
 
     async def info(self) -> StorageInfo:
+        return await self._glance(View.info)
+
+    async def _glance(self, look: Callable[[View], T]) -> T:
+        """What takes microseconds: a thread would take longer to reach."""
         await trio.lowlevel.checkpoint()
         with self._database.view(patient=False) as view:
-            return view.info()
+            return look(view)
 
     async def _read(self, look: Callable[[View], T]) -> T:
         """What may take long, beside trio's thread."""
