@@ -30,7 +30,7 @@ MAX_FIELDS = 128
 _MAX_OVERHEAD_BYTES = 16 * 1024
 _FREE_OVERHEAD_BYTES = 16  # of each chunk
 
-_MINORS = {"1.0": 0, "1.1": 1}
+_KNOWN = frozenset((b"connection", b"content-length", b"expect", b"host", b"transfer-encoding", b"upgrade"))
 # Possessive, for what comes from outside must not make a pattern try again from every position.
 _ABSOLUTE = re.compile(rb"https?://([^/?#@]++)([/?].*+)?", re.IGNORECASE)
 _HOST = re.compile(rb"[^\s,/?#@\\]*+")
@@ -108,20 +108,19 @@ def parse_request(data: bytes) -> Request:
     found = _Found()
     parser = HttpRequestParser(found)
     is_upgrade = _feed(parser, found, data)
-    method, minor = parser.get_method(), _MINORS.get(parser.get_http_version())
-    if minor is None or not data.startswith(b"%b %b HTTP/1.%d\r\n" % (method, found.target, minor)):
-        raise RequestError(400, "the request line is not that of HTTP/1.1")
+    method, target = parser.get_method(), found.target
+    minor = _minor(data, method, target)
     pairs, found.pairs = found.pairs, []  # trailers are no fields
     if len(pairs) > MAX_FIELDS:
         raise RequestError(431, f"a request has at most {MAX_FIELDS} header fields")
-    by_name: dict[bytes, list[bytes]] = {}
+    known: dict[bytes, list[bytes]] = {}
     for name, value in pairs:
-        by_name.setdefault(name, []).append(value)
-    _check_host(by_name.get(b"host", ()), minor)
-    length = _body_length(by_name, minor)
+        if name in _KNOWN:
+            known.setdefault(name, []).append(value)
+    _check_host(known.get(b"host", []), minor)
+    length = _body_length(known, minor)
     if found.is_complete is not (length == 0):
         raise RequestError(400, "a request that asks for another protocol has no body")
-    target = found.target
     if target[0] != 0x2F:
         target, pairs = _from_absolute(target, pairs)
     if b"#" in target:
@@ -133,11 +132,19 @@ def parse_request(data: bytes) -> Request:
         query,
         minor,
         pairs,
-        closes=minor == 0 or b"close" in _tokens(by_name.get(b"connection", ())),
-        expects_continue=_expects_continue(by_name.get(b"expect", ())) and minor == 1,
-        upgrade=b",".join(by_name.get(b"upgrade", ())).lower() if is_upgrade and minor else b"",
+        closes=minor == 0 or (b"connection" in known and b"close" in _tokens(known[b"connection"])),
+        expects_continue=b"expect" in known and _expects_continue(known[b"expect"]) and minor == 1,
+        upgrade=b",".join(known.get(b"upgrade", ())).lower() if is_upgrade and minor else b"",
         body=Body(parser, found, length) if length != 0 else None,
     )
+
+
+def _minor(data: bytes, method: bytes, target: bytes) -> int:
+    """Of the version; the request line is what llhttp made of it, and nothing else."""
+    for minor in (1, 0):
+        if data.startswith(b"%b %b HTTP/1.%d\r\n" % (method, target, minor)):
+            return minor
+    raise RequestError(400, "the request line is not that of HTTP/1.1")
 
 
 def _feed(parser: HttpRequestParser, found: _Found, data: bytes) -> bool:
@@ -155,7 +162,7 @@ def _feed(parser: HttpRequestParser, found: _Found, data: bytes) -> bool:
 
 
 def _check_host(hosts: Sequence[bytes], minor: int) -> None:
-    if len(hosts) > 1 or (minor and not hosts) or not all(map(_HOST.fullmatch, hosts)):
+    if len(hosts) > 1 or (minor and not hosts) or (hosts and not _HOST.fullmatch(hosts[0])):
         raise RequestError(400, "a request has one host field")
 
 
@@ -174,21 +181,20 @@ def _tokens(values: Sequence[bytes]) -> set[bytes]:
 
 
 def _expects_continue(values: Sequence[bytes]) -> bool:
-    if values and [value.lower() for value in values] != [b"100-continue"]:
+    if [value.lower() for value in values] != [b"100-continue"]:
         raise RequestError(417, "the only expectation that is met is 100-continue")
-    return bool(values)
+    return True
 
 
-def _body_length(by_name: dict[bytes, list[bytes]], minor: int) -> int | None:
+def _body_length(known: dict[bytes, list[bytes]], minor: int) -> int | None:
     """None: it is chunked. That a length is one number, and alone, llhttp has seen to."""
-    encodings = by_name.get(b"transfer-encoding")
-    if encodings:
+    if encodings := known.get(b"transfer-encoding"):
         if not minor:
             raise RequestError(400, "a transfer encoding goes with HTTP/1.1")
         if [encoding.lower() for encoding in encodings] != [b"chunked"]:
             raise RequestError(501, "the only transfer encoding that is understood is chunked")
         return None
-    return int(by_name.get(b"content-length", (b"0",))[0])
+    return int(known[b"content-length"][0]) if b"content-length" in known else 0
 
 
 class Body:
