@@ -4,7 +4,7 @@ hypercorn is given bytes and gives bytes, and this module stands where its serve
 and writes. Its server does that too, but a connection hangs there for good if its application returns with messages
 left that nobody reads, or if its client sends something before it is answered.
 
-It is imported when a WebSocket is first asked for, for hypercorn takes 6 MB of memory and 0.15 s of processor, once.
+It is imported when a WebSocket is first asked for, for hypercorn takes 5 MB of memory and 0.17 s of processor, once.
 Source: RFC 6455; ASGI, "WebSocket" and "Websocket Denial Response".
 """
 
