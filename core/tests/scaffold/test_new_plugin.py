@@ -7,6 +7,7 @@ import inspect
 import resource
 import tomllib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -75,18 +76,22 @@ def test_nothing_that_is_there_is_touched(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder", "link"]
 
 
-@pytest.fixture
+@contextmanager
 def small_files() -> Iterator[None]:
-    """No file may be larger than 2 KiB: what writes a larger one fails in the middle of it."""
+    """No file may be larger than 2 KiB: what writes a larger one fails in the middle of it.
+
+    No fixture: pytest says how a test went before it tears down, and its own output may go to a file.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2048, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.usefixtures("small_files")
 def test_a_failure_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(NanocloudError, match=r"cannot write .*new: File too large"):
+    with small_files(), pytest.raises(NanocloudError, match=r"cannot write .*new: File too large"):
         new_plugin("new-one", ["storage"], tmp_path / "new")
     assert list(tmp_path.iterdir()) == []
 
