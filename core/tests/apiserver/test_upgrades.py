@@ -16,6 +16,7 @@ from wsproto.connection import Connection as Framing
 from wsproto.connection import ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong, TextMessage
 
+from nanocloud.ambient import Surroundings, living_in
 from nanocloud.apiserver.connection import Connection
 from nanocloud.apiserver.upgrades import MAX_MESSAGE_BYTES
 
@@ -139,11 +140,12 @@ async def test_the_application_may_end_it() -> None:
 
 
 async def test_a_client_that_does_not_answer_the_end_is_left(autojump_clock: MockClock) -> None:
-    async with connected() as client:
-        await client.shake_hands()
-        await client.send(TextMessage(data="close"))
-        while await client.stream.receive_some():
-            pass
+    with living_in(Surroundings(threads=False)):  # virtual time waits for none
+        async with connected() as client:
+            await client.shake_hands()
+            await client.send(TextMessage(data="close"))
+            while await client.stream.receive_some():
+                pass
     assert trio.current_time() < 10
 
 
