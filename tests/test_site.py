@@ -56,4 +56,6 @@ def test_raises_sections_are_fields_and_attributes_keep_their_colons(site: Path)
 
 
 def without_tags(page: Path) -> str:
-    return html.unescape(re.sub(r"<[^>]+>", "", page.read_text()))
+    """Its text, with straight quotes: the site has those of print."""
+    text = html.unescape(re.sub(r"<[^>]+>", "", page.read_text()))
+    return text.translate({0x2018: "'", 0x2019: "'", 0x201C: '"', 0x201D: '"'})
