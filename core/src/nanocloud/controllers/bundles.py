@@ -46,7 +46,7 @@ from nanocloud.providers.binding import BindingResult
 from nanocloud.workqueue import WorkQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from nanocloud.controllers.parts import ControllerParts
     from nanocloud.controllers.planner import PlannedBundle
@@ -234,12 +234,20 @@ class BundleController:
             raise BlockedError(reached, next((o for o in waiting if o.failed), waiting[0]))
 
     async def _clear_bindings(self, bundle: Object, planned: PlannedBundle) -> None:
-        """Where the server died after a step was taken back, its Binding still says that it has completed."""
-        known = {step.id for step in planned.plan.bindings} | planned.profile.bindings.keys()
+        """Remove Bindings of steps that are neither asked for nor recorded.
+
+        What one has begun is taken back: its bundle changed its mind before that was recorded. Where the server died
+        between a revocation and this, it is revoked twice; nobody can take the name while the Binding is there.
+        """
+        steps = planned.plan.bindings
+        known = {step.id for step in steps} | planned.profile.bindings.keys()
         for binding in await children.children(self._parts.store, BINDING, bundle):
-            step = binding["spec"]["bindingId"]
-            if step not in known and binding["spec"]["bundle"] == name_of(bundle):
-                await children.remove_binding(self._parts.store, bundle, step)
+            spec = binding_spec_of(binding)
+            if spec.binding_id in known or spec.bundle != name_of(bundle):
+                continue
+            if has_begun(binding) and spec.revocable and not _may_serve(spec, steps):
+                await ensure_revocation(self._parts.store, bundle, Made.of_binding(spec), self._parts.binding_provider)
+            await children.remove_binding(self._parts.store, bundle, spec.binding_id)
 
     async def _replace(self, bundle: Object, plan: WorkloadPlan, step: BindingStep) -> None:
         """Where a step ran under other names in the same target, those are taken back before it runs again."""
@@ -261,8 +269,7 @@ class BundleController:
         for step, record in planned.profile.bindings.items():
             if step in current:
                 continue
-            same = [s for s in current.values() if (s.target, s.target_uid) == (record.target, record.target_uid)]
-            if record.revocable and not any(record.overlaps(s.owned) for s in same):
+            if record.revocable and not _may_serve(record, current.values()):
                 await self._take_back(bundle, step, record)
             else:
                 await self._forget(bundle, step)
@@ -392,6 +399,12 @@ class BundleController:
         failed_before = (bundle.get("status") or {}).get("phase") == BundlePhase.FAILED.value
         if why is not None and why.failed and not failed_before:
             await self._parts.events.record(bundle, reason=why.reason, message=why.message, type="Warning")
+
+
+def _may_serve(made: BindingRecord | BindingSpec, steps: Iterable[BindingStep]) -> bool:
+    """Whether taking it back could take away what a step that is asked for makes; unknown counts as yes."""
+    same = [step for step in steps if (step.target, step.target_uid) == (made.target, made.target_uid)]
+    return any(not made.owned or not step.owned or made.owned.items() & step.owned.items() for step in same)
 
 
 def _only_status_changed(event: WatchEvent) -> bool:

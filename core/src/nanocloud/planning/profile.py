@@ -82,10 +82,6 @@ class BindingRecord:
     revocable: bool = False
     """Whether the target's image can take it back."""
 
-    def overlaps(self, owned: Mapping[str, str]) -> bool:
-        """Whether taking this back could take away what another binding of the bundle owns; unknown counts as yes."""
-        return not self.owned or not owned or bool(self.owned.items() & owned.items())
-
 
 @attrs.frozen(kw_only=True)
 class Profile:
