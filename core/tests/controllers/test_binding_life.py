@@ -239,6 +239,28 @@ async def test_a_service_that_is_no_longer_selected_takes_its_account_back(
         assert profile.bindings == {}
 
 
+async def test_a_service_that_is_no_longer_selected_takes_back_what_it_has_only_begun(
+    machine: Simulation, mock_clock: MockClock, accounts: FakeAccounts
+) -> None:
+    machine.add_image("wordpress", _without_database())
+    machine.fake_binding.calls.delay("run", 60)
+    async with machine.run() as server:
+        await server.install("mariadb")
+        await server.ready("mariadb")
+        await server.install("wordpress", name="blog", database_name="blog", database_user="blog")
+
+        async def begun() -> bool:
+            return bool(machine.fake_binding.calls.log)
+
+        await server.until(begun)
+        await server.change("blog", options={"database": "none"})
+        await server.ready("blog")
+        await server.pass_time(600)
+        assert accounts.log[0] == "create_user"
+        assert accounts.users == {}
+        assert await server.names(BINDING) == []
+
+
 async def test_a_service_that_is_selected_again_is_bound_again(
     machine: Simulation, mock_clock: MockClock, accounts: FakeAccounts
 ) -> None:
