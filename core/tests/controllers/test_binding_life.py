@@ -261,6 +261,35 @@ async def test_a_service_that_is_no_longer_selected_takes_back_what_it_has_only_
         assert await server.names(BINDING) == []
 
 
+async def test_what_was_begun_with_another_password_is_not_forgotten_when_it_is_renamed(
+    machine: Simulation, mock_clock: MockClock, accounts: FakeAccounts
+) -> None:
+    machine.fake_binding.calls.delay("run", 60)
+    async with machine.run() as server:
+        await server.install("mariadb")
+        await server.ready("mariadb")
+        await server.install("wordpress", name="blog", database_name="blog", database_user="blog")
+
+        async def runs_of() -> list[str]:
+            return [binding["spec"]["run"] for binding in (await server.store.list(BINDING)).items]
+
+        async def begun() -> bool:
+            return bool(machine.fake_binding.calls.log)
+
+        await server.until(begun)
+        [first] = await runs_of()
+        await server.change("blog", options={"database_password": "another"})
+
+        async def is_asked_for_again() -> bool:
+            return await runs_of() != [first]
+
+        await server.until(is_asked_for_again)
+        await server.change("blog", options={"database_user": "writer"})
+        await server.ready("blog")
+        await server.pass_time(600)
+        assert set(accounts.users) == {"writer"}
+
+
 async def test_a_service_that_is_selected_again_is_bound_again(
     machine: Simulation, mock_clock: MockClock, accounts: FakeAccounts
 ) -> None:

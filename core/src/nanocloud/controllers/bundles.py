@@ -35,6 +35,7 @@ from nanocloud.errors import (
 from nanocloud.kubelet.binding_order import MAX_ATTEMPTS, has_begun
 from nanocloud.models.binding import BINDING, BindingPhase
 from nanocloud.models.binding import spec_of as binding_spec_of
+from nanocloud.models.binding import status_of as binding_status_of
 from nanocloud.models.bundle import BUNDLE, BUNDLE_LABEL, RESTARTED_AT, BundleCondition, BundlePhase, spec_of
 from nanocloud.models.core import PERSISTENT_VOLUME_CLAIM
 from nanocloud.models.meta import annotations_of, condition_is_true, is_deleting, labels_of, name_of, namespace_of
@@ -222,9 +223,9 @@ class BundleController:
                 continue
             await self._replace(bundle, planned.plan, step)
             context = f"{planned.plan.namespace}/{planned.plan.bundle}/{step.id}"
-            mark = self._parts.envelope.digest(f"{step.fingerprint}|{force}".encode(), context)
+            run = self._parts.envelope.digest(f"{step.fingerprint}|{force}".encode(), context)
             binding = await children.ensure_binding(
-                self._parts.store, bundle, planned.plan, step, provider=self._parts.binding_provider, mark=mark
+                self._parts.store, bundle, planned.plan, step, provider=self._parts.binding_provider, run=run
             )
             obstacle = await self._look_at(bundle, step, binding)
             if obstacle is not None:
@@ -306,7 +307,7 @@ class BundleController:
 
     async def _look_at(self, bundle: Object, step: BindingStep, binding: Object) -> Obstacle | None:
         """None once the step is recorded as done."""
-        status = binding.get("status") or {}
+        status = binding_status_of(binding)
         if status.get("phase") == BindingPhase.COMPLETED.value:
             await self._record(bundle, step, status)
             return None
@@ -426,7 +427,7 @@ _SENTENCES = {
 
 
 def _summary(binding: Object) -> dict[str, Any]:
-    spec, status = binding["spec"], binding.get("status") or {}
+    spec, status = binding["spec"], binding_status_of(binding)
     summary = {
         "name": name_of(binding),
         "target": spec["target"],

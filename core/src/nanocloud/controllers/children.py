@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 SPEC_HASH = "nanocloud.io/spec-hash"
 """Annotation of a pod: what it was made from; another plan gives another hash, and another pod."""
-MARK = "nanocloud.io/arguments"
-"""Annotation of a Binding: a digest of the arguments and of the forced run that it stands for."""
 
 
 _OWNED = {kind: by_owner(kind) for kind in (BINDING, PERSISTENT_VOLUME_CLAIM, POD, SECRET)}
@@ -104,15 +102,13 @@ async def remove_binding(store: ObjectStore, bundle: Object, step: str) -> None:
 
 
 async def ensure_binding(
-    store: ObjectStore, bundle: Object, plan: WorkloadPlan, step: BindingStep, *, provider: str, mark: str
+    store: ObjectStore, bundle: Object, plan: WorkloadPlan, step: BindingStep, *, provider: str, run: str
 ) -> Object:
-    """The Binding of a step that has to run; one of another ``mark`` ran with other arguments and is made anew."""
+    """The Binding of a step that has to run; ``run`` tells one run that is asked for from another."""
     name = binding_name(plan.bundle, step.id)
     found = await store.find(BINDING, plan.namespace, name)
-    if found is not None and annotations_of(found).get(MARK) == mark:
+    if found is not None and found["spec"].get("run", "") == run:
         return found
-    if found is not None:
-        await store.delete(BINDING, plan.namespace, name, uid=uid_of(found))
     arguments = [
         {"secretKeyRef": {"name": f"{plan.bundle}-options", "key": key}}
         if key is not None
@@ -131,10 +127,18 @@ async def ensure_binding(
         "revocable": step.revocable,
         "arguments": arguments,
         "owned": dict(step.owned),
+        "run": run,
     }
-    return await store.create(
-        BINDING, _adopt({"metadata": {"name": name, "annotations": {MARK: mark}}, "spec": spec}, bundle)
-    )
+    if found is not None:
+        if _makes_the_same(found["spec"], spec):
+            return await store.modify(BINDING, plan.namespace, name, lambda binding: binding | {"spec": spec})
+        await store.delete(BINDING, plan.namespace, name, uid=uid_of(found))
+    return await store.create(BINDING, _adopt({"metadata": {"name": name}, "spec": spec}, bundle))
+
+
+def _makes_the_same(before: Object, spec: Object) -> bool:
+    """Whether the one Binding may go on as the other: then what it has begun is not forgotten in between."""
+    return all(before.get(field) == spec[field] for field in ("target", "targetUid", "command", "owned"))
 
 
 async def ensure_pod(store: ObjectStore, bundle: Object, plan: WorkloadPlan, *, secrets: str) -> Object | None:

@@ -88,7 +88,7 @@ def way_of(binding: Object, spec: BindingSpec, others: Iterable[Object], running
 
 
 def has_begun(binding: Object) -> bool:
-    """Whether its command may have done something; one that was refused has not run."""
+    """Whether its command may have done something, also for a run before; one that was refused has not run."""
     return bool((binding.get("status") or {}).get("startedAt"))
 
 

@@ -20,7 +20,7 @@ from nanocloud.bindings import mask
 from nanocloud.errors import NanocloudError, NotFoundError
 from nanocloud.kubelet.binding_order import BY_MARK, MAX_ATTEMPTS, is_revocation, marks_of, way_of
 from nanocloud.kubelet.status import ID_SCHEME
-from nanocloud.models.binding import BINDING, VERIFY, BindingPhase, companion, spec_of
+from nanocloud.models.binding import BINDING, VERIFY, BindingPhase, companion, spec_of, status_of
 from nanocloud.models.bundle import BUNDLE, BUNDLE_LABEL
 from nanocloud.models.core import SECRET
 from nanocloud.models.meta import (
@@ -111,7 +111,7 @@ class BindingsWorker:
         binding = await self._parts.store.find(BINDING, *key)
         if binding is None or is_deleting(binding):
             return
-        status = binding.get("status") or {}
+        status = status_of(binding)
         attempts = int(status.get("attempts", 0))
         phase, spec = status.get("phase"), spec_of(binding)
         if phase == BindingPhase.COMPLETED.value:
@@ -277,10 +277,12 @@ class BindingsWorker:
 
     async def _write(self, binding: Object, status: dict[str, Any]) -> None:
         def put(found: Object) -> None:
-            if uid_of(found) != uid_of(binding):
-                # Made anew meanwhile, with other arguments: how the old one ended says nothing about it.
+            generation = binding["metadata"]["generation"]
+            if (uid_of(found), found["metadata"]["generation"]) != (uid_of(binding), generation):
+                # Another run is asked for meanwhile: how the old one ended says nothing about it.
                 raise ObjectNotFoundError(BINDING, name_of(binding))
-            found["status"] = status
+            begun = {field: value for field, value in (found.get("status") or {}).items() if field == "startedAt"}
+            found["status"] = begun | status | {"observedGeneration": generation}
 
         await self._parts.store.modify(BINDING, namespace_of(binding), name_of(binding), put, subresource="status")
 
@@ -295,7 +297,7 @@ class BindingsWorker:
 
 def _is_done(binding: Object) -> bool:
     """Whether nothing is left to be done; a revocation is deleted when it is done."""
-    is_completed = (binding.get("status") or {}).get("phase") == BindingPhase.COMPLETED.value
+    is_completed = status_of(binding).get("phase") == BindingPhase.COMPLETED.value
     return is_completed and not is_revocation(spec_of(binding))
 
 

@@ -64,7 +64,7 @@ class BindingValue:
 
 @attrs.frozen(kw_only=True)
 class BindingSpec:
-    """What to run where. Written once by the bundle's controller."""
+    """What to run where. Written by the bundle's controller."""
 
     bundle: str = described("The bundle that asks.")
     target: str = described("The bundle of the selected service.")
@@ -82,6 +82,9 @@ class BindingSpec:
     arguments: tuple[BindingValue, ...] = described("In order.", factory=tuple, maxItems=64)
     owned: dict[str, str] = described(
         "Position of an argument, from 1, to its value: a name that belongs to this bundle alone.", factory=dict
+    )
+    run: str = described(
+        "Another value asks for another run: a digest of the arguments and the forced run.", default=""
     )
 
     @property
@@ -118,6 +121,13 @@ def spec_of(binding: Object) -> BindingSpec:
     return structure(binding.get("spec", {}), BindingSpec, path="spec", what=f'Binding "{name_of(binding)}"')
 
 
+def status_of(binding: Object) -> Object:
+    """What is known of the run that the spec asks for; empty where the status is of one before."""
+    status: Object = binding.get("status") or {}
+    generation = binding["metadata"].get("generation")
+    return status if status.get("observedGeneration", generation) == generation else {}
+
+
 BINDING = ResourceKind(
     group=GROUP,
     plural="bindings",
@@ -136,9 +146,9 @@ BINDING = ResourceKind(
         Column("Target", lambda o: value_at(o, "spec.target")),
         Column("Command", lambda o: value_at(o, "spec.command")),
         Column("Action", lambda o: value_at(o, "spec.action") or BindingAction.CREATE.value),
-        Column("Status", lambda o: value_at(o, "status.phase") or BindingPhase.PENDING.value),
-        Column("Attempts", lambda o: value_at(o, "status.attempts") or 0, type="integer"),
-        Column("Message", lambda o: value_at(o, "status.message"), priority=1),
+        Column("Status", lambda o: status_of(o).get("phase") or BindingPhase.PENDING.value),
+        Column("Attempts", lambda o: status_of(o).get("attempts") or 0, type="integer"),
+        Column("Message", lambda o: status_of(o).get("message"), priority=1),
     ),
     selectable=("spec.bundle", "spec.target", "status.phase"),
 )
