@@ -11,6 +11,7 @@ from nanocloud.kubelet.bindings import MAX_ATTEMPTS
 from nanocloud.models.binding import BINDING
 from nanocloud.models.bundle import BUNDLE
 from nanocloud.models.meta import name_of, uid_of
+from nanocloud.models.pod import POD
 from nanocloud.testkit.accounts import EXPORTS, FakeAccounts
 from nanocloud.testkit.planning import MARIADB, WORDPRESS
 
@@ -142,6 +143,21 @@ async def test_a_stopped_target_revokes_when_it_runs_again(
         await server.until(lambda: _nobody(accounts))
         await server.settle()
         assert await server.names(BINDING) == []
+
+
+async def test_a_service_stops_although_one_that_it_is_to_be_bound_in_is_stopped(
+    machine: Simulation, mock_clock: MockClock, accounts: FakeAccounts
+) -> None:
+    async with machine.run() as server:
+        await started(server, "blog")
+        await server.change("mariadb", start=False)
+        await server.reason("mariadb", "Stopped")
+        await server.change("blog", forceBindings="again", start=False)
+
+        async def has_stopped() -> bool:
+            return not await server.names(POD) and not await machine.providers.runtime.list()
+
+        await server.until(has_stopped)
 
 
 async def _nobody(accounts: FakeAccounts) -> bool:

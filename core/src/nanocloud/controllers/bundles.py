@@ -119,11 +119,15 @@ class BundleController:
 
     async def _install(self, bundle: Object, key: _Key) -> None:
         spec, planned = spec_of(bundle), None
+        # First of all: what a user stops does not wait for what else is to be done, which may never come about.
+        stopped = None if spec.start else await self._stop(bundle)
         try:
             planned = await self._prepare(bundle, key)
             await self._provision(bundle, planned.plan)
             await self._bind(bundle, planned)
-            await self._start(bundle, spec, planned.plan)
+            if stopped is not None:
+                raise BlockedError([_PREPARED, _PROVISIONED, _BOUND], stopped)
+            await self._start(bundle, planned.plan)
             await self._retire(bundle, planned)
             blocked = BlockedError(list(BundleCondition), None)
         except BlockedError as exc:
@@ -334,21 +338,17 @@ class BundleController:
         recorded = (await self._profile(bundle)).record(step.id, record)
         await self._parts.profiles.put(namespace_of(bundle), name_of(bundle), recorded)
 
-    async def _start(self, bundle: Object, spec: BundleSpec, plan: WorkloadPlan) -> None:
-        reached = [_PREPARED, _PROVISIONED, _BOUND]
-        if not spec.start:
-            gone = await children.remove_pod(self._parts.store, bundle)
-            why = (
-                Obstacle(reason="Stopped", message="the service is stopped")
-                if gone
-                else Obstacle(reason="Stopping", message="the service is being stopped")
-            )
-            raise BlockedError(reached, why)
+    async def _stop(self, bundle: Object) -> Obstacle:
+        if await children.remove_pod(self._parts.store, bundle):
+            return Obstacle(reason="Stopped", message="the service is stopped")
+        return Obstacle(reason="Stopping", message="the service is being stopped")
+
+    async def _start(self, bundle: Object, plan: WorkloadPlan) -> None:
         secrets = "".join(f"{name}={o.value}\0" for name, o in plan.options.items() if o.secret)
         digest = self._parts.envelope.digest(secrets.encode(), f"{plan.namespace}/{plan.bundle}/secrets")
         pod = await children.ensure_pod(self._parts.store, bundle, plan, secrets=digest)
         if obstacle := pod_obstacle(pod):
-            raise BlockedError(reached, obstacle)
+            raise BlockedError([_PREPARED, _PROVISIONED, _BOUND], obstacle)
 
     async def _write_status(
         self, bundle: Object, spec: BundleSpec, planned: PlannedBundle | None, blocked: BlockedError
