@@ -19,7 +19,7 @@ PLUGINS = {path.name.replace("-", "_"): path for path in (ROOT / "plugins").iter
 # From the bottom to the top. A part imports parts of lower rows only; a new part takes its place here.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("ambient", "errors"),
-    ("concurrency", "files", "output"),
+    ("concurrency", "files", "output", "terminals"),
     ("models",),
     ("config", "providers"),
     ("storage", "secrets", "images", "bindings", "extension", "client"),

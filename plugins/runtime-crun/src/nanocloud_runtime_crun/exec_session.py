@@ -24,13 +24,14 @@ import trio
 
 from nanocloud.errors import ProviderError, UnavailableError
 from nanocloud.providers.runtime import ExecSession
+from nanocloud.terminals import TerminalInput, TerminalOutput
 from nanocloud_runtime_crun import failures, users
 from nanocloud_runtime_crun import spec as oci
 from nanocloud_runtime_crun._spawn import spawn
 from nanocloud_runtime_crun._threads import run_in_own_thread
+from nanocloud_runtime_crun.console import Console
 from nanocloud_runtime_crun.exec_absent import AbsentProgram
 from nanocloud_runtime_crun.exec_end import end
-from nanocloud_runtime_crun.exec_streams import Console, TerminalInput, TerminalOutput
 from nanocloud_runtime_crun.processes import identify
 from nanocloud_runtime_crun.rootdir import is_absent
 from nanocloud_runtime_crun.trees import remove_tree

@@ -21,6 +21,7 @@ import trio
 
 from nanocloud.errors import ProviderError
 from nanocloud.providers.runtime import ExecSession, ExecSpec
+from nanocloud.terminals import TerminalInput, TerminalOutput
 from nanocloud_runtime_runc import oci
 from nanocloud_runtime_runc.folder import Folder
 from nanocloud_runtime_runc.processes import Process, children
@@ -136,8 +137,8 @@ class _Terminal(_Session):
     def __init__(self, argv: Sequence[str], given: dict[int, int], log: int, spec: ExecSpec) -> None:
         self._master, slave = os.openpty()
         tty.setraw(slave)  # one terminal that interprets is enough; runc does the same, but later
-        self.stdin = _Keyboard(os.dup(self._master)) if spec.stdin else None
-        self.stdout, self.stderr = _Screen(self._master), None
+        self.stdin = TerminalInput(os.dup(self._master)) if spec.stdin else None
+        self.stdout, self.stderr = TerminalOutput(self._master), None
         try:
             super().__init__(argv, given | dict.fromkeys((0, 1, 2), slave), log)
         finally:
@@ -148,42 +149,3 @@ class _Terminal(_Session):
         with contextlib.suppress(OSError):  # it is closed already
             fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
             self._program.send(signal.SIGWINCH)  # runc hands the size on
-
-
-class _Screen(trio.abc.ReceiveStream):
-    """What a terminal shows. When nobody holds its other side any more the kernel says EIO: that is the end."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._stream = trio.lowlevel.FdStream(descriptor)
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        try:
-            return bytes(await self._stream.receive_some(max_bytes))
-        except trio.BrokenResourceError:
-            return b""
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-
-class _Keyboard(trio.abc.SendStream):
-    """What is typed. A terminal has no end of file but the key for it."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._stream = trio.lowlevel.FdStream(descriptor)
-        self._closed = False
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self._stream.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self._stream.wait_send_all_might_not_block()
-
-    async def aclose(self) -> None:
-        try:
-            if not self._closed:
-                self._closed = True
-                with contextlib.suppress(trio.BrokenResourceError):  # nobody reads any more
-                    await self._stream.send_all(b"\x04")
-        finally:
-            await self._stream.aclose()

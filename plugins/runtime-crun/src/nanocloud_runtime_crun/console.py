@@ -1,9 +1,8 @@
-"""The ends of an exec session that the server holds."""
+"""How crun hands over the terminal of an exec session."""
 
 from __future__ import annotations
 
 import array
-import contextlib
 import os
 import select
 import socket
@@ -13,47 +12,6 @@ import trio
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-_END_OF_TRANSMISSION = b"\x04"
-
-
-class TerminalOutput(trio.abc.ReceiveStream):
-    """What a terminal shows; its end is where nobody holds the other side any more, which the kernel calls EIO."""
-
-    def __init__(self, fd: int) -> None:
-        self._stream = trio.lowlevel.FdStream(fd)
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        try:
-            return bytes(await self._stream.receive_some(max_bytes))
-        except trio.BrokenResourceError:
-            return b""
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-
-class TerminalInput(trio.abc.SendStream):
-    """What is typed. Closing it types the end-of-file character: a terminal cannot be closed on one side."""
-
-    def __init__(self, fd: int) -> None:
-        self._stream = trio.lowlevel.FdStream(fd)
-        self._closed = False
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self._stream.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self._stream.wait_send_all_might_not_block()
-
-    async def aclose(self) -> None:
-        try:
-            if not self._closed:
-                self._closed = True
-                with contextlib.suppress(trio.BrokenResourceError):
-                    await self._stream.send_all(_END_OF_TRANSMISSION)
-        finally:
-            await self._stream.aclose()
 
 
 class Console:
