@@ -208,7 +208,7 @@ async def running_pod(store: ObjectStore, name: str = "web-0") -> None:
             }
         ],
     }
-    await store.update_status(POD, made)
+    await store.update(POD, made, subresource="status")
 
 
 BUNDLE_YAML = """\

@@ -124,7 +124,7 @@ async def test_generation_grows_with_the_spec_only(store: ObjectStore) -> None:
     made = await store.create(BUNDLE, bundle("web"))
     assert made["metadata"]["generation"] == 1
     set_condition(made, "Ready", True, reason="Started")
-    made = await store.update_status(BUNDLE, made)
+    made = await store.update(BUNDLE, made, subresource="status")
     assert made["metadata"]["generation"] == 1
     made["metadata"]["labels"] = {"a": "b"}
     made = await store.update(BUNDLE, made)
@@ -137,7 +137,7 @@ async def test_spec_and_status_are_written_apart(store: ObjectStore) -> None:
     made = await store.create(BUNDLE, bundle("web"))
     made["spec"]["start"] = False
     made["status"] = {"phase": "Running"}
-    after_status = await store.update_status(BUNDLE, made)
+    after_status = await store.update(BUNDLE, made, subresource="status")
     assert after_status["spec"]["start"] is True
     assert after_status["status"]["phase"] == "Running"
     after_status["spec"]["start"] = False

@@ -127,11 +127,6 @@ def owner_reference(owner: Object, *, controller: bool = True) -> Object:
     }
 
 
-def is_owned_by(obj: Object, owner: Object) -> bool:
-    references = obj.get("metadata", {}).get("ownerReferences") or []
-    return any(entry.get("uid") == uid_of(owner) for entry in references)
-
-
 def condition(obj: Object, kind: str) -> Object | None:
     """The entry of ``status.conditions`` with that ``type``."""
     for entry in (obj.get("status") or {}).get("conditions") or []:

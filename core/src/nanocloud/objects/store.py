@@ -308,9 +308,6 @@ class ObjectStore:
                 continue
         raise _too_busy(kind, name)
 
-    async def update_status(self, kind: ResourceKind, obj: Object) -> Object:
-        return await self.update(kind, obj, subresource="status")
-
     async def modify(
         self,
         kind: ResourceKind,

@@ -114,10 +114,6 @@ class Builder:
             image = self._build(recipe, lock, rebuild_base=rebuild_base, arguments=arguments or {})
         return BuildResult(image=image, built=True, seconds=time.monotonic() - started)
 
-    def up_to_date(self, service: str) -> bool:
-        """Whether ``build`` would do nothing."""
-        return self._up_to_date(recipes.load(service, self._catalog)) is not None
-
     def images(self) -> dict[str, Published]:
         """What is built, by service."""
         return layout_writer.published(self.layout)
