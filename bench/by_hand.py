@@ -81,8 +81,7 @@ def by_hand(folder: Path, image: Path) -> Iterator[ByHand]:
 
 
 def main(folder: Path, cgroup: str) -> None:
-    ip(f"link add {_BRIDGE} type bridge", f"addr add {GATEWAY}/16 dev {_BRIDGE}", f"link set {_BRIDGE} up")
-    Path("/run/netns").mkdir()
+    make_bridge()
     os.chdir(folder)
     subprocess.run(["crun", "spec"], check=True)
     template = json.loads(Path("config.json").read_text())
@@ -107,13 +106,19 @@ def main(folder: Path, cgroup: str) -> None:
             print("done", flush=True)
 
 
+def make_bridge() -> None:
+    """What ``connect`` needs."""
+    ip(f"link add {_BRIDGE} type bridge", f"addr add {GATEWAY}/16 dev {_BRIDGE}", f"link set {_BRIDGE} up")
+    Path("/run/netns").mkdir()
+
+
 def _start(folder: Path, number: int, template: dict[str, object], cgroup: str) -> None:
     bundle = folder / f"c{number}"
     for path in (bundle, bundle / "upper", bundle / "work", bundle / "rootfs"):
         path.mkdir()
     options = f"lowerdir={folder}/image,upperdir={bundle}/upper,workdir={bundle}/work,volatile"
     _mount("overlay", bundle / "rootfs", "overlay", 0, options)
-    _connect(number)
+    connect(number)
     config = template | {"linux": _linux(f"c{number}", cgroup)}
     (bundle / "config.json").write_text(json.dumps(config))
     _crun("run", "-d", "--bundle", str(bundle), "--pid-file", str(bundle / "pid"), f"c{number}")
@@ -127,7 +132,7 @@ def _linux(name: str, cgroup: str) -> dict[str, object]:
     }
 
 
-def _connect(number: int) -> None:
+def connect(number: int) -> None:
     """A namespace by a thread that ends, as it has to be in one process; then netlink on both sides."""
     failed: list[BaseException] = []
 
@@ -160,6 +165,14 @@ def _connect(number: int) -> None:
         raise failed[0]
 
 
+def disconnect(number: int) -> None:
+    """What ``connect`` has made goes."""
+    ip(f"link del hand{number}")
+    namespace = Path(f"/run/netns/c{number}")
+    _unmount(namespace)
+    namespace.unlink()
+
+
 def _remove(folder: Path, number: int) -> None:
     pid = int(Path(f"c{number}/pid").read_text())
     descriptor = os.pidfd_open(pid)
@@ -169,10 +182,8 @@ def _remove(folder: Path, number: int) -> None:
     finally:
         os.close(descriptor)
     _crun("delete", f"c{number}")
-    ip(f"link del hand{number}")
-    for path in (f"{folder}/c{number}/rootfs", f"/run/netns/c{number}"):
-        _check(_libc.umount2(path.encode(), _MNT_DETACH), f"umount {path}")
-    Path(f"/run/netns/c{number}").unlink()
+    disconnect(number)
+    _unmount(folder / f"c{number}" / "rootfs")
     shutil.rmtree(folder / f"c{number}")
 
 
@@ -193,6 +204,10 @@ def _numbers(number: int) -> dict[str, str]:
 def _mount(source: str, target: Path, kind: str | None, flags: int, options: str | None) -> None:
     words = (None if word is None else word.encode() for word in (source, str(target), kind))
     _check(_libc.mount(*words, flags, options.encode() if options else None), f"mount {target}")
+
+
+def _unmount(path: Path) -> None:
+    _check(_libc.umount2(str(path).encode(), _MNT_DETACH), f"umount {path}")
 
 
 def _check(result: int, what: str) -> None:

@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 MEASURES = sorted(
     path.stem
     for path in HERE.glob("*.py")
-    if path.stem != "run" and re.search(r"^def main\(", path.read_text(), re.MULTILINE)
+    if path.stem != "run" and re.search(r"^def main\(\) ->", path.read_text(), re.MULTILINE)
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -80,6 +81,13 @@ def test_a_measure_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]
     assert f"no measure 'nonsense'; there are {', '.join(MEASURES)}" in capsys.readouterr().err
 
 
+def test_every_measure_has_its_row() -> None:
+    rows = re.findall(
+        r"^\| `(\w+)` \|.*\|.*\|.*\|$", (Path(__file__).parents[1] / "bench" / "README.md").read_text(), re.MULTILINE
+    )
+    assert rows == MEASURES
+
+
 def test_the_page_of_numbers_shows_the_newest_results() -> None:
     assert PAGE.read_text() == page(PAGE.read_text(), result_files()), "make bench-page"
 
@@ -114,7 +122,8 @@ def test_nothing_of_an_enclosure_outlives_it(tmp_path: Path) -> None:
     before = Path("/proc/self/mountinfo").read_text().count(str(tmp_path))
     with enclosure() as inside:
         made = f"mount -t tmpfs tmpfs {tmp_path}; touch {tmp_path}/hidden; ip link add nc-bench0 type bridge"
-        subprocess.run(inside.command("sh", "-c", f"{made}; setsid sleep infinity >/dev/null 2>&1 &"), check=True)
+        left = "setsid sleep infinity >/dev/null 2>&1 & until grep -q sleep /proc/$!/comm; do :; done"
+        subprocess.run(inside.command("sh", "-c", f"{made}; {left}"), check=True)
         pids = inside.pids()
         names = {Path(f"/proc/{pid}/comm").read_text().strip() for pid in pids}
         assert names == {"sh", "sleep"}
