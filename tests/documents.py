@@ -8,12 +8,17 @@ from pathlib import Path, PurePosixPath
 import attrs
 
 ROOT = Path(__file__).parents[1]
-PAGES = [
-    ROOT / "README.md",
-    ROOT / "core" / "README.md",
-    *(page for folder in ("docs", "changes") for page in sorted((ROOT / folder).rglob("*.md"))),
-    *sorted((ROOT / "plugins").glob("*/README.md")),
-]
+
+
+def pages_below(folder: str) -> list[Path]:
+    """Without what tools leave in hidden folders, of which some have a README."""
+    below = ROOT / folder
+    return sorted(page for page in below.rglob("*.md") if not re.search(r"(^|/)\.", str(page.relative_to(below))))
+
+
+DOCS = [ROOT / "README.md", *pages_below("docs"), *pages_below("changes")]
+READMES = [ROOT / "core" / "README.md", *sorted((ROOT / "plugins").glob("*/README.md"))]
+PAGES = [*DOCS, *READMES]
 _FENCE = re.compile(r'^```(\S*)(?: title="([^"]+)")?[^\n]*\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 
 

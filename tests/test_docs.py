@@ -20,6 +20,10 @@ import pytest
 import typer.main
 import yaml
 
+sys.path.insert(0, str(Path(__file__).parent))  # the module beside this one
+
+from documents import DOCS, READMES, pages_below
+
 from nanocloud import builtin, hookspecs
 from nanocloud.cli.app import app
 from nanocloud.cli.commands import COMMANDS
@@ -66,8 +70,6 @@ from nanocloud_runtime_crun.runtime import CrunConfig
 
 ROOT = Path(__file__).parents[1]
 CORE = ROOT / "core" / "src" / "nanocloud"
-DOCS = [ROOT / "README.md", *(page for folder in ("docs", "changes") for page in sorted((ROOT / folder).rglob("*.md")))]
-READMES = [ROOT / "core" / "README.md", *sorted((ROOT / "plugins").glob("*/README.md"))]
 PLUGIN_SECTIONS: dict[str, type] = {
     "[cni-bridge]": BridgeConfig,
     "[csi-loop]": CsiLoopConfig,
@@ -142,7 +144,7 @@ def linked(page: str) -> set[str]:
 
 def test_every_page_is_in_a_list() -> None:
     """From the README to the list of all pages, and from there to the list of the catalogue."""
-    pages = {shown(page) for page in (ROOT / "docs").rglob("*.md")}
+    pages = {shown(page) for page in pages_below("docs")}
     assert "docs/README.md" in linked("README.md")
     assert pages - {"docs/README.md"} <= linked("docs/README.md") | linked("docs/catalogue/README.md")
 

@@ -48,7 +48,8 @@ def site_name(file: str) -> str | None:
 def collect(root: Path) -> dict[str, str]:
     """Every page, by its name with its suffix: those of the repository, and the generated reference."""
     files = [root / "README.md", root / "core" / "README.md", root / "bench" / "README.md"]
-    files += [*sorted((root / "docs").rglob("*.md")), *sorted((root / "plugins").glob("*/README.md"))]
+    files += [file for file in sorted((root / "docs").rglob("*.md")) if "/." not in file.relative_to(root).as_posix()]
+    files += sorted((root / "plugins").glob("*/README.md"))
     found = {}
     for file in files:
         name = file.relative_to(root).as_posix()
