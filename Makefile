@@ -6,6 +6,8 @@ UV_VERSION := 0.13.9
 BIN := .venv/bin
 # The lock file is the only word on versions; nothing outside .venv is touched.
 UV := UV_PROJECT_ENVIRONMENT=.venv UV_PYTHON_DOWNLOADS=never $(BIN)/uv
+# As pip leaves an installed package. A Python that is told to write no bytecode would compile at every start.
+COMPILE := $(BIN)/python -m compileall -q core/src plugins/*/src
 
 help:
 	@echo "make demo       set up everything, install WordPress with its database, print what to try next"
@@ -25,15 +27,17 @@ $(BIN)/uv: packaging/apt-packages.txt
 	@touch $@
 
 .venv/.node: $(BIN)/uv uv.lock core/pyproject.toml $(wildcard plugins/*/pyproject.toml)
-	@$(UV) sync --quiet --frozen --inexact --no-default-groups
+	@$(UV) sync --quiet --frozen --inexact --no-default-groups --compile-bytecode
 	@touch $@
 
 .venv/.dev: $(BIN)/uv uv.lock core/pyproject.toml pyproject.toml $(wildcard plugins/*/pyproject.toml)
-	@$(UV) sync --quiet --frozen --inexact
+	@$(UV) sync --quiet --frozen --inexact --compile-bytecode
 	@touch $@
 
 venv: .venv/.node
+	@$(COMPILE)
 dev-venv: .venv/.dev
+	@$(COMPILE)
 
 demo: venv
 	@packaging/apt-install packaging/apt-packages.txt
