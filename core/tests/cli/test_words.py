@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import typer.main
 
 from nanocloud.cli.app import app
-from nanocloud.cli.words import QUICK, asks_for_help, quick_call
+from nanocloud.cli.words import QUICK, asks_for_help, leaves_nothing, quick_call
 
 
 @pytest.mark.parametrize("name", QUICK)
@@ -99,3 +104,45 @@ def test_other_words_are_left_to_typer(words: str) -> None:
 )
 def test_only_the_program_as_a_whole_is_explained_without_typer(words: str, asks: bool) -> None:
     assert asks_for_help(words.split()) is asks
+
+
+@pytest.mark.parametrize(
+    ("words", "leaves"),
+    [
+        (["status"], True),
+        (["exec", "web", "--", "true"], True),
+        (["exec", "web", "true"], False),  # for typer
+        (["server"], False),
+        (["install", "web"], False),
+        (["--help"], False),
+        ([], False),
+    ],
+)
+def test_only_plain_commands_that_hold_nothing_end_on_the_spot(words: list[str], *, leaves: bool) -> None:
+    assert leaves_nothing(words) is leaves
+
+
+def ended(words: list[str], stdout: int, tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    code = f"import sys; sys.argv[1:] = {words!r}; from nanocloud.cli.main import run; run()"
+    environment = {**os.environ, "KUBECONFIG": "", "NANOCLOUD_STATE_DIR": str(tmp_path), "HOME": str(tmp_path)}
+    return subprocess.run(
+        [sys.executable, "-c", code], env=environment, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False
+    )
+
+
+def test_what_a_command_printed_arrives_although_it_ends_on_the_spot(tmp_path: Path) -> None:
+    (tmp_path / "secure_assets").mkdir()
+    (tmp_path / "secure_assets" / "admin.key").touch()
+    done = ended(["status", "--curl"], subprocess.PIPE, tmp_path)
+    assert (done.returncode, done.stdout[:5], done.stderr) == (0, "curl ", "")
+    done = ended(["status", "-o", "rubbish"], subprocess.PIPE, tmp_path)
+    assert (done.returncode, done.stdout, done.stderr.splitlines()[0][:5]) == (2, "", "error")
+
+
+def test_output_that_cannot_be_written_is_no_success(tmp_path: Path) -> None:
+    (tmp_path / "secure_assets").mkdir()
+    (tmp_path / "secure_assets" / "admin.key").touch()
+    with Path("/dev/full").open("w") as full:
+        done = ended(["status", "--curl"], full.fileno(), tmp_path)
+    assert done.returncode != 0
+    assert "No space left" in done.stderr

@@ -27,8 +27,11 @@ class Form:
         values: Mapping[str, str],
         arguments: Sequence[str],
         rest: str = "",
+        stays: bool = False,
     ) -> None:
         self.target, self.flags, self.values, self.arguments = target, flags, values, arguments
+        self.stays = stays
+        """It runs threads and has things to put away at its end."""
         self.rest = rest
         """The parameter for everything behind ``--``, which then has to be there."""
 
@@ -83,6 +86,7 @@ QUICK = {
         flags={},
         values={"--listen": "listen", "--log-format": "log_format"},
         arguments=(),
+        stays=True,
     ),
 }
 
@@ -95,6 +99,12 @@ def quick_call(words: Sequence[str]) -> Callable[[], int | None] | None:
         return None
     module, _, name = form.target.partition(":")
     return partial(getattr(import_module(module), name), **given)
+
+
+def leaves_nothing(words: Sequence[str]) -> bool:
+    """Whether the command has nothing to put away once it is done, so that its process may end on the spot."""
+    form = QUICK.get(words[0]) if words else None
+    return form is not None and not form.stays and form.read(words[1:]) is not None
 
 
 def asks_for_help(words: Sequence[str]) -> bool:
