@@ -241,10 +241,10 @@ def layout() -> Path:
 
 
 @pytest.fixture(scope="session")
-def layers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("layers")
-    yield folder
-    shutil.rmtree(folder)
+def layers(disk: Path) -> Path:
+    folder = disk / "layers"
+    folder.mkdir()
+    return folder
 
 
 @pytest.fixture
