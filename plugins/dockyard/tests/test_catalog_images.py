@@ -31,10 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 STATE = os.environ.get("NANOCLOUD_TEST_STATE")
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.skipif(not STATE, reason="NANOCLOUD_TEST_STATE does not name a folder for built images"),
-]
+pytestmark = [pytest.mark.root, pytest.mark.images]
 BINDING_ENVIRONMENT = (
     "PATH=/usr/lib/nanocloud/bindings:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "LANG=C.UTF-8",
