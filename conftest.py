@@ -4,7 +4,8 @@ Generated examples are judged by what they show, not by how fast a shared machin
 
 Where tests run side by side (``pytest -n``) there are two lanes for those that change the machine: the nodes of
 tests/e2e one after another, and the parts alone one after another. Each looks for what is left on the machine, by the
-names of its own folders and groups. They are the longest, so they begin; every other file goes to whoever is free.
+names of its own folders and groups. They are the longest, so they begin; every other file goes to whoever is free,
+those of tests/ first, which make environments of their own.
 """
 
 import os
@@ -43,8 +44,14 @@ def _lane(item: pytest.Item) -> str:
 
 def _turn(item: pytest.Item) -> tuple[int, bool]:
     """One lane begins with the images, the other comes to them when they are built."""
-    lane, uses_images = _lane(item), item.get_closest_marker("images") is not None
-    return ("nodes", "machine", "").index(lane), uses_images == (lane == "nodes")
+    uses_images = item.get_closest_marker("images") is not None
+    match _lane(item):
+        case "nodes":
+            return 0, uses_images
+        case "machine":
+            return 1, not uses_images
+        case _:
+            return 2, END_TO_END.parent not in item.path.parents
 
 
 @pytest.fixture(scope="session")
