@@ -11,7 +11,7 @@ those of tests/ first, which make environments of their own.
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,15 +24,21 @@ settings.register_profile("workspace", deadline=None, suppress_health_check=[Hea
 settings.load_profile("workspace")
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist looks at the groups in this hook
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)  # before all others: in this hook pytest-xdist looks at the groups
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None]:
     for item in items:
         if item.get_closest_marker("images") is not None and not IMAGES:
             item.add_marker(pytest.mark.skip(reason="NANOCLOUD_TEST_STATE does not name a folder for built images"))
-    if config.pluginmanager.hasplugin("xdist"):
+    side_by_side = hasattr(config, "workerinput")
+    if side_by_side:
         items.sort(key=_turn)
         for item in items:
-            item.add_marker(pytest.mark.xdist_group(_lane(item) or str(item.path)))
+            item.add_marker(pytest.mark.xdist_group(_lane(item) or item.path.relative_to(config.rootpath).as_posix()))
+    result = yield
+    # It says so in their names. Under a pytest that it does not know it loses the groups without a word.
+    if side_by_side and any(_lane(item) and "@" not in item.nodeid for item in items):
+        raise pytest.UsageError("tests that change the machine need one worker: pytest -n with --dist loadgroup")
+    return result
 
 
 def _lane(item: pytest.Item) -> str:
