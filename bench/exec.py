@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from contenders import Ours, contenders
 from disk import fresh_disk
-from node import NANOCLOUD
+from node import NANOCLOUD, default_environment
 from peers import Peer
 from report import report
 from rounds import interleave, milliseconds_of
@@ -46,7 +46,7 @@ def main() -> None:
         samples = interleave(
             {
                 "api": lambda: _by_api(ours, endpoint),
-                "command": lambda: _by_command(ours.node.inside(NANOCLOUD, "exec", "c1", "--", "true"), ours),
+                "command": lambda: _by_command([str(NANOCLOUD), "exec", "c1", "--", "true"], ours),
                 "docker's API": lambda: milliseconds_of(lambda: _docker_api(peers["docker"])),
                 **{f"{name} exec": lambda peer=peer: _by_peer(peer) for name, peer in peers.items()},
                 "crun exec": lambda: milliseconds_of(lambda: floor.hand.ask("exec", 1)),
@@ -140,9 +140,10 @@ def _by_peer(peer: Peer) -> float:
 
 def _by_command(command: list[str], ours: Ours) -> float:
     def run() -> None:
-        subprocess.run(command, env=ours.node.environment, stdin=subprocess.DEVNULL, check=True)
+        subprocess.run(command, env=default_environment(ours.node), stdin=subprocess.DEVNULL, check=True)
 
-    return milliseconds_of(run)
+    with ours.node.entered():
+        return milliseconds_of(run)
 
 
 if __name__ == "__main__":
