@@ -40,9 +40,9 @@ MEANINGS = {
     "exec.api": "`true` by the API, until its exit status is known",
     "exec.command": "`true` by the command line",
     "install.seconds": "WordPress with its MariaDB, images present, until it is ready",
-    "pull.seconds": "Five layers of 250 MB from a registry on loopback, until they are unpacked",
+    "pull.seconds": "Five layers, 240 MB in all, from a registry on loopback until they are unpacked",
     "pull.rate": "The same as a rate of unpacked bytes",
-    "pull.node_memory": "Peak memory of the node's process meanwhile",
+    "pull.node_memory": "Peak memory meanwhile, of a process with the node's image provider alone",
     "api.get": "GET of one small object a second, over TLS, 16 connections, the server on one core",
     "api.get_cost": "What one such GET costs the server",
     "api.list": "LIST of 500 objects of 700 bytes a second",
@@ -54,23 +54,23 @@ MEANINGS = {
     "keyspace.put_1": "Puts of 1 KiB a second by one writer, each durable before the next, followed by a watcher",
     "keyspace.put_64": "The same by 64 writers side by side",
     "keyspace.transact_64": "Compare and put with a lease, by 64 writers",
-    "keyspace.get": "Reads of single keys a second; etcd's 64 at a time",
+    "keyspace.get": "Reads of single keys a second: ours a call in the process, etcd's over gRPC, 64 at a time",
     "keyspace.put_1_p50": "What one put of a single writer takes, median",
-    "keyspace.put_1_p99": "What one put of a single writer takes, slowest of a hundred",
+    "keyspace.put_1_p99": "What one put of a single writer takes, 99th percentile",
     "keyspace.put_64_p50": "What one put takes beside 63 others, median",
-    "keyspace.put_64_p99": "What one put takes beside 63 others, slowest of a hundred",
+    "keyspace.put_64_p99": "What one put takes beside 63 others, 99th percentile",
     "keyspace.watch_p50": "From the call of a put to its event at a watcher, median",
-    "keyspace.watch_p99": "From the call of a put to its event at a watcher, slowest of a hundred",
+    "keyspace.watch_p99": "From the call of a put to its event at a watcher, 99th percentile",
     "keyspace.100k_start": "With 100,000 keys of 1 KiB: from the start of the process to its first answer",
-    "keyspace.100k_memory": "Memory of the process then",
+    "keyspace.100k_memory": "Memory of the process then; etcd maps its file, so its pages count",
     "network.attach": "A namespace, an address on a bridge and a port of the host that leads there",
     "network.detach": "Until nothing is left of them",
     "pull.child_memory": "Peak memory of the largest process that unpacks a layer",
     "idle.memory-0": "Memory of all that the node keeps running, without containers",
     "idle.memory-20": "The same with 20 containers, whose own processes do not count",
     "idle.memory-each": "What each container adds to it",
-    "idle.cpu-0": "Of a core, without containers",
-    "idle.cpu-20": "Of a core, with 20 containers that are asked whether they are ready; those of the peers are not",
+    "idle.cpu-0": "Processor time of all that the node keeps running, without containers",
+    "idle.cpu-20": "The same with 20 containers that are asked whether they are ready; those of the peers are not",
     "idle.wakes-0": "How often a thread wakes, without containers",
     "idle.wakes-20": "How often a thread wakes, with 20 containers",
     "cli.status": "`nanocloud status` with five services, beside five containers or pods",
@@ -114,6 +114,8 @@ def drawn(files: Iterable[Path]) -> str:
                 lines += [*_measure(result), ""]
     behind = [line for result, _ in newest.values() for line in _behind(result)]
     lines += ["### Where we are behind", "", *(behind or ["Nowhere among these measures."]), ""]
+    if missing := [f"- {title}" for word, title in SECTIONS.items() if word not in words]:
+        lines += ["### Not measured here yet", "", *missing, ""]
     return "\n".join([*lines, "### The machine", "", *_machines(newest.values())])
 
 
