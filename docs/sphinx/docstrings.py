@@ -11,6 +11,7 @@ import enum
 import inspect
 import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -21,12 +22,15 @@ from sphinx.util import logging
 log = logging.getLogger(__name__)
 
 _HEADING = re.compile(r"(Args|Returns|Raises|Raises \(on entering\)):")
+_ALIAS = re.compile(r"Alias for field number \d+")
 _ENTRY = re.compile(r"([\w., ]+): (.+)")
 _FIELDS = {"Args": "param", "Raises": "raises", "Raises (on entering)": "raises"}
 
 
 def sections(app: Sphinx, what: str, name: str, documented: Any, options: Any, lines: list[str]) -> None:
-    """Make the sections of a docstring fields of the page."""
+    """Make the sections of a docstring fields of the page; what Python writes itself for a named tuple is left out."""
+    if lines and _ALIAS.fullmatch(lines[0]):
+        lines.clear()
     result: list[str] = []
     rest = iter(lines)
     for line in rest:
@@ -82,6 +86,8 @@ def _default(value: Any) -> str:
         return ""
     if isinstance(value, attrs.Factory):  # type: ignore[arg-type]
         value = value.factory() if not value.takes_self else ...
+    if isinstance(value, Path):
+        return f" = Path({str(value)!r})"
     if isinstance(value, enum.Enum):
         return f" = {type(value).__name__}.{value.name}"
     return f" = {type(value).__name__}()" if attrs.has(type(value)) else f" = {value!r}"
