@@ -76,16 +76,20 @@ def signature(
     if what != "class" or not attrs.has(documented):
         return arguments, returns
     fields = [field for field in attrs.fields(documented) if field.init]
-    words = [f"{field.alias}: {field.type}{_default(field.default)}" for field in fields]
+    words = [f"{field.alias}: {field.type}{_default(field.name, field.default)}" for field in fields]
     keyword_only = ["*"] if any(field.kw_only for field in fields) else []
     return f"({', '.join([*keyword_only, *words])})", None
 
 
-def _default(value: Any) -> str:
+def _default(name: str, value: Any) -> str:
     if value is attrs.NOTHING:
         return ""
+    if name == "mode":
+        return f" = {value:#o}"  # as those of files are read
     if isinstance(value, attrs.Factory):  # type: ignore[arg-type]
         value = value.factory() if not value.takes_self else ...
+    if inspect.isfunction(value):
+        return " = ..."  # it has no better name than an address
     if isinstance(value, Path):
         return f" = Path({str(value)!r})"
     if isinstance(value, enum.Enum):
