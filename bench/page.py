@@ -70,7 +70,7 @@ MEANINGS = {
     "idle.memory-20": "Memory of all that the node keeps running, with 20 containers, whose own processes do not count",
     "idle.memory-each": "What each container adds to the memory, besides its own processes",
     "idle.cpu-0": "Processor time of all that the node keeps running, without containers",
-    "idle.cpu-20": "Processor time with 20 containers that are asked whether they are ready; those of the peers are not",
+    "idle.cpu-20": "Processor time with 20 containers that are asked whether they are ready; the peers' are not",
     "idle.wakes-0": "How often a thread wakes, without containers",
     "idle.wakes-20": "How often a thread wakes, with 20 containers",
     "cli.status": "`nanocloud status` with five services, beside five containers or pods",
