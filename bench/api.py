@@ -117,8 +117,8 @@ def _audience(server: Server) -> Iterator[Callable[[], tuple[float, float]]]:
     numbers = count(1)
 
     def change() -> tuple[float, float]:
-        mark = f"change-{next(numbers)}-"
-        wanted = b64encode(mark.encode())[:-4] if server.watch_begins else mark.encode()
+        mark = f"change-{next(numbers):04}-"  # 12 bytes: in base64 they end where a group ends
+        wanted = b64encode(mark.encode()) if server.watch_begins else mark.encode()
         before = cost_of(server.pids())
         seconds = audience.until_all_saw(wanted, lambda: writer.sendall(server.patch(0, mark)))
         cost = (cost_of(server.pids()) - before).cpu_seconds / WATCHERS * 1e6
