@@ -20,7 +20,7 @@ from nanocloud.errors import NanocloudError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-app = typer.Typer(help="Services as files.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Services as files.", no_args_is_help=True, rich_markup_mode=None, add_completion=False)
 File = Annotated[str, typer.Option("--file", "-f", help="YAML or JSON file; - is standard input.", show_default=False)]
 Namespace = Annotated[
     str | None,

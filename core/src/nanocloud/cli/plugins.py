@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 _STYLES = ("table", "json", "yaml")
 Output = Annotated[str, typer.Option("--output", "-o", help="table, json or yaml.")]
 
-app = typer.Typer(help="Plugins of this installation.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Plugins of this installation.", no_args_is_help=True, rich_markup_mode=None, add_completion=False
+)
 
 
 @app.callback()

@@ -18,7 +18,12 @@ from nanocloud_dockyard.builder import Builder, BuildError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-app = typer.Typer(help="The catalogue of services, and their images.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="The catalogue of services, and their images.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
+)
 
 
 @app.callback()
