@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -15,6 +17,10 @@ from trio.testing import MockClock, memory_stream_pair
 
 from nanocloud.apiserver.connection import HEAD_SECONDS, IDLE_SECONDS, STALL_SECONDS, Connection
 from nanocloud.apiserver.http_requests import MAX_HEAD_BYTES
+
+sys.path.insert(0, str(Path(__file__).parent))  # the module beside this one
+
+from wires import MemoryWire
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 GET = b"GET / HTTP/1.1\r\nHost: node\r\n\r\n"
@@ -92,7 +98,7 @@ class Client:
 async def connected(app: App) -> AsyncIterator[Client]:
     ours, theirs = memory_stream_pair()
     closing = trio.Event()
-    connection = Connection(app, theirs, state={"closing": closing, "tls": {"der": None}})
+    connection = Connection(app, MemoryWire(theirs), state={"closing": closing, "tls": {"der": None}})
     client = Client(ours, connection, closing)
 
     async def run() -> None:
@@ -267,7 +273,7 @@ async def test_a_client_that_takes_nothing_is_left(autojump_clock: MockClock) ->
             await send(body(b"x" * 100_000, more=True))
 
     ours, theirs = trio.testing.lockstep_stream_pair()
-    connection = Connection(endless, theirs, state={"closing": trio.Event()})
+    connection = Connection(endless, MemoryWire(theirs), state={"closing": trio.Event()})
     began = trio.current_time()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ours.send_all, GET)

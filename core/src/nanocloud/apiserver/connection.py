@@ -43,7 +43,9 @@ class Stream(Protocol):
 
     async def receive_some(self) -> bytes: ...
 
-    async def send_all(self, data: bytes) -> None: ...
+    def send_now(self, data: bytes) -> bool: ...
+
+    async def flush(self) -> None: ...
 
 
 class Connection:
@@ -89,16 +91,26 @@ class Connection:
         except _GONE:
             return b""
 
-    async def send(self, data: bytes) -> None:
-        """Send all of it. A client that is gone or takes nothing for a minute cancels what the connection does."""
+    async def send(self, data: bytes, *, is_last: bool = False) -> None:
+        """Send all of it. A client that is gone or takes nothing for a minute cancels what the connection does.
+
+        Others get a turn, but for the last piece of an answer: they get it before the next request is read.
+        """
         try:
             for start in range(0, len(data), _PIECE_BYTES):
-                self._allow(STALL_SECONDS)
-                await self._stream.send_all(data if len(data) <= _PIECE_BYTES else data[start : start + _PIECE_BYTES])
-            self._scope.deadline = float("inf")
+                piece = data if len(data) <= _PIECE_BYTES else data[start : start + _PIECE_BYTES]
+                if not self._stream.send_now(piece):
+                    await self._flush()
         except _GONE:
             self._scope.cancel()
+            is_last = False
+        if not is_last:
             await trio.lowlevel.checkpoint()
+
+    async def _flush(self) -> None:
+        self._allow(STALL_SECONDS)
+        await self._stream.flush()
+        self._scope.deadline = float("inf")
 
     def _allow(self, seconds: float) -> None:
         self._scope.deadline = trio.current_time() + seconds
@@ -110,6 +122,8 @@ class Connection:
         buffer, searched = self.buffer, 0
         if self._closing.is_set():
             return None
+        if buffer:  # else it waits below
+            await trio.lowlevel.checkpoint()
         self._allow(IDLE_SECONDS)
         is_first = True
         while True:
@@ -241,7 +255,7 @@ class _Cycle:
         data = self._answer.encode(message)
         self._closes = self._closes or self._answer.closes
         if data:
-            await self._connection.send(data)
+            await self._connection.send(data, is_last=self._answer.is_complete)
 
     def _has_whole_body(self) -> bool:
         """Whether nothing of this request can be mistaken for the next; what the application left is dropped."""
