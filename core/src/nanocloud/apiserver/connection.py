@@ -2,13 +2,14 @@
 
 Everything runs in the connection's own task; nothing is spawned for a request, and a small answer is one write. Bytes
 are read when the application asks for them, so a client that sends more than is read meets TCP's flow control. One
-cancel scope holds the connection: its deadline is moved as the connection goes from waiting to reading to writing, and
-a client that is gone while something is sent to it cancels the request that way.
+cancel scope holds the connection: it has a deadline while a head or the taking of an answer is waited for, and a client
+that is gone while something is sent to it cancels the request that way.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
+from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-IDLE_SECONDS = 120.0
-"""Between two requests."""
 HEAD_SECONDS = 10.0
 """From the first byte of a head to its last."""
 STALL_SECONDS = 60.0
@@ -64,7 +63,8 @@ class Connection:
         self._client, self._server = client, server
         self._closing: trio.Event = state["closing"]
         self._scope = trio.CancelScope()
-        self._is_idle = False
+        self.idle_since = inf
+        """When it began to wait for a request; infinite while one is under way. ``idle`` ends it after a while."""
         self.buffer = bytearray()
 
     async def run(self) -> None:
@@ -78,8 +78,8 @@ class Connection:
                 await self.send(plain_answer(exc.code, exc.message))
 
     def stop(self) -> None:
-        """The server ends: at once if no request is under way, else with the answer to it."""
-        if self._is_idle:
+        """End it at once if no request is under way; else, where the server ends, its answer is the last."""
+        if self.idle_since < inf:
             self._scope.cancel()
 
     # ---- bytes -------------------------------------------------------------------------------------------------------
@@ -110,7 +110,7 @@ class Connection:
     async def _flush(self) -> None:
         self._allow(STALL_SECONDS)
         await self._stream.flush()
-        self._scope.deadline = float("inf")
+        self._scope.deadline = inf
 
     def _allow(self, seconds: float) -> None:
         self._scope.deadline = trio.current_time() + seconds
@@ -124,8 +124,7 @@ class Connection:
             return None
         if buffer:  # else it waits below
             await trio.lowlevel.checkpoint()
-        self._allow(IDLE_SECONDS)
-        is_first = True
+        began, is_first = trio.current_time(), True
         while True:
             while buffer.startswith(b"\r\n"):
                 del buffer[:2]
@@ -134,7 +133,8 @@ class Connection:
                 if 0 <= end <= MAX_HEAD_BYTES - 4:
                     head = bytes(buffer[: end + 4])
                     del buffer[: end + 4]
-                    self._scope.deadline = float("inf")
+                    if not is_first:
+                        self._scope.deadline = inf
                     return parse_request(head)
                 if len(buffer) >= MAX_HEAD_BYTES:
                     raise RequestError(431, f"the head of a request is larger than {MAX_HEAD_BYTES} bytes")
@@ -142,9 +142,9 @@ class Connection:
                 if is_first:
                     is_first = False
                     self._allow(HEAD_SECONDS)
-            self._is_idle = not buffer
+            self.idle_since = inf if buffer else began
             data = await self.receive()
-            self._is_idle = False
+            self.idle_since = inf
             if not data:
                 return None
             buffer += data
