@@ -1,8 +1,9 @@
 """The server's side of TLS on a socket.
 
-Like ``trio.SSLStream``, with three differences. It costs a third less for a small message: 27 us, not 39. The alert
-that says why a handshake failed reaches the client (trio pull request 3413), which else sees a reset. And ``send_eof``
-ends our direction in TLS and in TCP, so that a connection is closed without losing what is on its way to the client.
+Like ``trio.SSLStream``, with three differences. It costs less than half for a small message and its answer: 18 us, not
+42, for it waits before it reads and does not wait where the socket takes all at once. The alert that says why a
+handshake failed reaches the client (trio pull request 3413), which else sees a reset. And ``send_eof`` ends our
+direction in TLS and in TCP, so that a connection is closed without losing what is on its way to the client.
 
 OpenSSL works on memory: ``_incoming`` holds what came from the socket, ``_outgoing`` what has to go there. Between two
 awaits it is whole, so one task may receive while others send.
