@@ -13,6 +13,7 @@ import structlog
 import trio
 
 from nanocloud.apiserver.connection import Connection
+from nanocloud.apiserver.idle import OpenConnections
 from nanocloud.apiserver.tls import TlsStream
 from nanocloud.errors import ConfigError
 
@@ -57,6 +58,7 @@ async def serve(
     connections = _Connections(app, ssl_context)
     async with trio.open_nursery() as nursery:
         handlers = await nursery.start(_hold_connections, connections.closing)
+        nursery.start_soon(connections.open.end_idle)
         try:
             task_status.started([_address(listener) for listener in listeners])
             await trio.serve_listeners(connections.handle, listeners, handler_nursery=handlers)
@@ -93,14 +95,13 @@ class _Connections:
 
     def __init__(self, app: ASGIApp, ssl_context: ssl.SSLContext) -> None:
         self._app, self._ssl_context = app, ssl_context
-        self._open: set[Connection] = set()
+        self.open = OpenConnections()
         self._limiter = trio.CapacityLimiter(MAX_CONNECTIONS)
         self.closing = trio.Event()
 
     def stop(self) -> None:
         self.closing.set()
-        for connection in self._open:
-            connection.stop()
+        self.open.stop()
 
     async def handle(self, accepted: trio.SocketStream) -> None:
         with accepted.socket:
@@ -126,11 +127,8 @@ class _Connections:
             return
         state = {"closing": self.closing, "tls": {"der": stream.peer_certificate}}
         connection = Connection(self._app, stream, state=state, client=client, server=server)
-        self._open.add(connection)
-        try:
+        with self.open.holding(connection):
             await connection.run()
-        finally:
-            self._open.discard(connection)
 
 
 async def _end(stream: TlsStream) -> None:
