@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import socket
 import ssl
 import subprocess
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
 from urllib.parse import urlencode
@@ -175,6 +178,33 @@ async def test_rubbish_on_the_socket_hurts_nobody(server: Server) -> None:
         await stream.aclose()
     async with server.client(server.ca) as client:
         assert (await client.get("/healthz")).text == "ok"
+
+
+@pytest.fixture
+def few_files() -> Iterator[int]:
+    """For the time of a test this process may have 400 files open."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (400, before[1]))
+    yield 400
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+async def test_strangers_leave_the_server_half_of_its_descriptors(few_files: int, server: Server) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (4 * few_files, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    async with AsyncExitStack() as stack:
+        for _ in range(few_files):
+            await stack.enter_async_context(await trio.open_tcp_stream("127.0.0.1", server.port))
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        ours = [fd for fd in os.listdir("/proc/self/fd") if _local_port(int(fd)) == server.port]
+    assert len(ours) == few_files // 2 + 1  # and the one that listens
+
+
+def _local_port(descriptor: int) -> int | None:
+    try:
+        with socket.socket(fileno=os.dup(descriptor)) as known:
+            return int(known.getsockname()[1]) if known.family == socket.AF_INET else None
+    except OSError:  # no socket, or closed meanwhile
+        return None
 
 
 async def test_a_stop_ends_watches_at_once(server: Server) -> None:

@@ -6,6 +6,7 @@ that is set when the server stops; streams end themselves then. A handshake that
 
 from __future__ import annotations
 
+import resource
 import ssl
 from typing import TYPE_CHECKING
 
@@ -88,13 +89,19 @@ def _address(listener: trio.SocketListener) -> tuple[str, int]:
     return host, port
 
 
+def _most_connections() -> int:
+    """At most half of the descriptors that the process may have: whoever connects, a node can start containers."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MAX_CONNECTIONS if descriptors == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, descriptors // 2)
+
+
 class _Connections:
     """All that are open."""
 
     def __init__(self, app: ASGIApp, ssl_context: ssl.SSLContext) -> None:
         self._app, self._ssl_context = app, ssl_context
         self._open: set[Connection] = set()
-        self._limiter = trio.CapacityLimiter(MAX_CONNECTIONS)
+        self._limiter = trio.CapacityLimiter(_most_connections())
         self.closing = trio.Event()
 
     def stop(self) -> None:
