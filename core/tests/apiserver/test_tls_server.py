@@ -199,6 +199,28 @@ async def test_strangers_leave_the_server_half_of_its_descriptors(few_files: int
     assert len(ours) == few_files // 2 + 1  # and the one that listens
 
 
+async def test_those_who_only_hold_connections_keep_nobody_out(few_files: int, server: Server) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (4 * few_files, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(server.client(server.ca))
+        watch = client.stream("GET", "/api/v1/namespaces", params={"watch": "true"})
+        lines = (await stack.enter_async_context(watch)).aiter_lines()
+        assert orjson.loads(await lines.__anext__())["type"] == "ADDED"
+        strangers = [
+            await stack.enter_async_context(await trio.open_tcp_stream("127.0.0.1", server.port))
+            for _ in range(few_files)
+        ]
+        with trio.fail_after(5):
+            assert await strangers[0].receive_some() == b""  # the first to come was the first to go
+            assert (await client.get("/api/v1/namespaces")).status_code == 200
+            created = {"metadata": {"name": "late"}}
+            assert (await client.post("/api/v1/namespaces", json=created)).status_code == 201
+            while orjson.loads(await lines.__anext__())["object"]["metadata"]["name"] != "late":
+                pass
+            server.scope.cancel()
+            assert [line async for line in lines] == []
+
+
 def _local_port(descriptor: int) -> int | None:
     try:
         with socket.socket(fileno=os.dup(descriptor)) as known:

@@ -63,6 +63,8 @@ class Connection:
         self._closing: trio.Event = state["closing"]
         self._scope = trio.CancelScope()
         self._is_idle = False
+        self.waits_since: float | None = trio.current_time()
+        """When it began to wait for a request, by trio's clock; None while it answers one."""
         self.buffer = bytearray()
 
     async def run(self) -> None:
@@ -70,8 +72,10 @@ class Connection:
         with self._scope:
             try:
                 while (request := await self._next_request()) is not None:
+                    self.waits_since = None
                     if not await self._serve(request):
                         return
+                    self.waits_since = trio.current_time()
             except RequestError as exc:
                 await self.send(plain_answer(exc.code, exc.message))
 

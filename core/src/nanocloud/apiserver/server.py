@@ -10,6 +10,7 @@ import resource
 import ssl
 from typing import TYPE_CHECKING
 
+import attrs
 import structlog
 import trio
 
@@ -95,36 +96,63 @@ def _most_connections() -> int:
     return MAX_CONNECTIONS if descriptors == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, descriptors // 2)
 
 
+@attrs.define(eq=False)
+class _Visit:
+    """A connection from its first byte to its last."""
+
+    scope: trio.CancelScope
+    began: float
+    connection: Connection | None = None
+    """Between the handshake and the farewell."""
+
+    @property
+    def waits_since(self) -> float | None:
+        """None while a request is under way."""
+        return self.began if self.connection is None else self.connection.waits_since
+
+
 class _Connections:
     """All that are open."""
 
     def __init__(self, app: ASGIApp, ssl_context: ssl.SSLContext) -> None:
         self._app, self._ssl_context = app, ssl_context
-        self._open: set[Connection] = set()
-        self._limiter = trio.CapacityLimiter(_most_connections())
+        self._visits: set[_Visit] = set()
+        self._most = _most_connections()
         self.closing = trio.Event()
 
     def stop(self) -> None:
         self.closing.set()
-        for connection in self._open:
-            connection.stop()
+        for visit in self._visits:
+            if visit.connection is not None:
+                visit.connection.stop()
 
     async def handle(self, accepted: trio.SocketStream) -> None:
-        with accepted.socket:
-            try:
-                self._limiter.acquire_on_behalf_of_nowait(accepted)
-            except trio.WouldBlock:
+        with accepted.socket, trio.CancelScope() as scope:
+            if len(self._visits) >= self._most and not self._make_room():
                 return
+            visit = _Visit(scope, trio.current_time())
+            self._visits.add(visit)
             try:
                 stream = TlsStream(accepted.socket, self._ssl_context)
-                await self._serve(stream)
+                await self._serve(stream, visit)
                 await _end(stream)
             except Exception:
                 log.exception("connection failed")  # one connection's trouble is not the server's
             finally:
-                self._limiter.release_on_behalf_of(accepted)
+                self._visits.discard(visit)
 
-    async def _serve(self, stream: TlsStream) -> None:
+    def _make_room(self) -> bool:
+        """Send away who has asked for nothing the longest, so that strangers who only hold connections keep nobody out;
+        False where every connection has a request under way."""
+        waiting = [(since, visit) for visit in self._visits if (since := visit.waits_since) is not None]
+        if not waiting:
+            return False
+        _, longest = min(waiting, key=lambda found: found[0])
+        self._visits.discard(longest)
+        longest.scope.cancel()
+        return True
+
+    async def _serve(self, stream: TlsStream, visit: _Visit) -> None:
         try:
             client, server = stream.socket.getpeername()[:2], stream.socket.getsockname()[:2]
             with trio.fail_after(_HANDSHAKE_SECONDS):
@@ -132,12 +160,11 @@ class _Connections:
         except (OSError, trio.BrokenResourceError, trio.TooSlowError):
             return
         state = {"closing": self.closing, "tls": {"der": stream.peer_certificate}}
-        connection = Connection(self._app, stream, state=state, client=client, server=server)
-        self._open.add(connection)
+        visit.connection = Connection(self._app, stream, state=state, client=client, server=server)
         try:
-            await connection.run()
+            await visit.connection.run()
         finally:
-            self._open.discard(connection)
+            visit.connection = None
 
 
 async def _end(stream: TlsStream) -> None:
