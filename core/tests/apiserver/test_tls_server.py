@@ -323,6 +323,46 @@ async def test_exec_that_cannot_begin_is_answered_as_http(server: Server) -> Non
     assert (answer.status_code, answer.json()["reason"]) == (401, "Unauthorized")
 
 
+EVIL = {"Origin": "https://evil.example"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        ({}, 201),
+        (EVIL, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "https://127.0.0.1:{port}"}, 201),
+        (EVIL | {"Sec-Fetch-Site": "same-origin"}, 201),  # through a proxy, to the proxy's own page
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site", "Origin": "https://127.0.0.1:{port}"}, 403),
+        (EVIL | {"Authorization": "Bearer token"}, 201),
+        (EVIL | {"Authorization": "Basic YTpi"}, 403),
+    ],
+)
+async def test_a_page_of_another_site_cannot_use_the_certificate_of_a_browser(
+    server: Server, headers: dict[str, str], code: int
+) -> None:
+    headers = {name: value.format(port=server.port) for name, value in headers.items()}
+    created = orjson.dumps({"metadata": {"name": "made"}})  # without a type: a page may send that to anybody
+    async with server.client(server.ca) as client:
+        answer = await client.post("/api/v1/namespaces", content=created, headers=headers)
+        assert (answer.status_code, (await client.get("/api/v1/namespaces", headers=EVIL)).status_code) == (code, 200)
+
+
+async def test_a_page_of_another_site_gets_no_exec(server: Server) -> None:
+    headers = EVIL | {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+        "Sec-WebSocket-Protocol": "v4.channel.k8s.io",
+    }
+    async with server.client(server.ca) as client:
+        answer = await client.get(f"{PODS}/web-0/exec?command=true&stdout=1", headers=headers)
+    assert (answer.status_code, answer.json()["reason"], server.pods.sessions) == (403, "Forbidden", [])
+
+
 @pytest.mark.parametrize("listen", ["", "6443", "host:", "host:x", "host:70000"])
 def test_a_bad_address_is_named(listen: str) -> None:
     with pytest.raises(ConfigError, match="must be host:port"):
