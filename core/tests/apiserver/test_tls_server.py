@@ -21,6 +21,7 @@ import trio
 import trustme
 from cryptography import x509
 from cryptography.x509.oid import NameOID
+from structlog.testing import capture_logs
 from trio_websocket import WebSocketConnection, open_websocket_url
 
 from nanocloud.apiserver.app import build_app
@@ -227,6 +228,19 @@ def _local_port(descriptor: int) -> int | None:
             return int(known.getsockname()[1]) if known.family == socket.AF_INET else None
     except OSError:  # no socket, or closed meanwhile
         return None
+
+
+async def test_a_client_that_leaves_in_its_body_is_no_failure_of_the_server(server: Server) -> None:
+    begun = b"POST /api/v1/namespaces HTTP/1.1\r\nHost: node\r\nContent-Length: 100\r\n\r\n{"
+    with capture_logs() as logs:
+        async with await trio.open_ssl_over_tcp_stream(
+            "127.0.0.1", server.port, ssl_context=server.client_context(server.ca), https_compatible=True
+        ) as stream:
+            await stream.send_all(begun)
+            await stream.transport_stream.send_eof()
+            answer = bytes(await stream.receive_some())
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert [entry["event"] for entry in logs] == ["request"]
 
 
 async def test_a_stop_ends_watches_at_once(server: Server) -> None:
