@@ -211,6 +211,9 @@ async def test_a_message_has_a_largest_size() -> None:
     [
         HANDSHAKE.replace(b"13", b"8"),
         HANDSHAKE.replace(KEY, b"short"),
+        HANDSHAKE.replace(KEY, b"\xff" * 24),
+        HANDSHAKE + b"Sec-WebSocket-Key: " + KEY + b"\r\n",
+        HANDSHAKE + b"Sec-WebSocket-Protocol: \xff\r\n",
         HANDSHAKE.replace(b"GET", b"POST"),
         HANDSHAKE + b"Content-Length: 1\r\n",
     ],

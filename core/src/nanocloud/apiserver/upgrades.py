@@ -62,9 +62,11 @@ async def serve_websocket(
     Raises:
         RequestError: the upgrade is not one of RFC 6455.
     """
-    key = dict(request.pairs).get(b"sec-websocket-key", b"")
-    if request.method != "GET" or len(key) != 24:
-        raise RequestError(400, "a WebSocket is asked for with GET and a key")
+    fields = [(name, value) for name, value in request.pairs if name.startswith(b"sec-websocket-")]
+    if request.method != "GET" or [len(value) for name, value in fields if name == b"sec-websocket-key"] != [24]:
+        raise RequestError(400, "a WebSocket is asked for with GET and one key")
+    if not all(value.isascii() for _, value in fields):
+        raise RequestError(400, "a WebSocket is asked for in ASCII")
     applications = _Applications()
     async with applications:
         session = _Session(wire)
