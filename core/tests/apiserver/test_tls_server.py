@@ -230,6 +230,15 @@ def _local_port(descriptor: int) -> int | None:
         return None
 
 
+async def test_a_client_that_vanished_is_noticed_while_nothing_is_sent(server: Server) -> None:
+    async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
+        ends = [f"0100007F:{port:04X}" for port in (server.port, stream.socket.getsockname()[1])]
+        table = await trio.Path("/proc/net/tcp").read_text()
+        lines = [line.split() for line in table.splitlines()]
+    [(kind, ticks)] = [line[5].split(":") for line in lines if line[1:3] == ends]
+    assert (kind, int(ticks, 16) / os.sysconf("SC_CLK_TCK") <= 60) == ("02", True)  # proc(5): the timer of keepalive
+
+
 async def test_a_client_that_leaves_in_its_body_is_no_failure_of_the_server(server: Server) -> None:
     begun = b"POST /api/v1/namespaces HTTP/1.1\r\nHost: node\r\nContent-Length: 100\r\n\r\n{"
     with capture_logs() as logs:

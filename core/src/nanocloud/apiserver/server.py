@@ -7,6 +7,7 @@ that is set when the server stops; streams end themselves then. A handshake that
 from __future__ import annotations
 
 import resource
+import socket
 import ssl
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from starlette.types import ASGIApp
+    from trio.socket import SocketType
 
 log = structlog.get_logger(__name__)
 
@@ -29,6 +31,7 @@ MAX_CONNECTIONS = 1024
 GRACE_SECONDS = 10.0
 _HANDSHAKE_SECONDS = 10.0
 _FAREWELL_SECONDS = 2.0
+_SILENT_SECONDS = 60
 
 
 async def serve(
@@ -56,6 +59,8 @@ async def serve(
         listeners = await trio.open_tcp_listeners(port, host=host)
     except OSError as exc:
         raise ConfigError(f"the API server cannot listen on {listen}: {exc.strerror or exc}") from exc
+    for listener in listeners:
+        _notice_the_vanished(listener.socket)
     connections = _Connections(app, ssl_context)
     async with trio.open_nursery() as nursery:
         handlers = await nursery.start(_hold_connections, connections.closing)
@@ -83,6 +88,16 @@ def parse_listen(listen: str) -> tuple[str, int]:
     if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise ConfigError(f"listen is {listen!r}; it must be host:port, for example 127.0.0.1:6443 or [::]:6443")
     return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _notice_the_vanished(listening: SocketType) -> None:
+    """Have the kernel ask every client that is silent whether it is there: of a machine that went without a word, a
+    connection on which nothing is sent, as of an exec session, would never end. Connections take this from where they
+    are accepted."""
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _SILENT_SECONDS)
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _SILENT_SECONDS // 3)
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
 
 
 def _address(listener: trio.SocketListener) -> tuple[str, int]:
