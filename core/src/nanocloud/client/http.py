@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 MAX_HEAD_BYTES = 64 * 1024
 _BUFFER_BYTES = 64 * 1024
 _NO_BODY = (204, 304)
+_MAX_INTERIM = 16
+_MAX_DIGITS = 18
 
 
 class ProtocolError(Exception):
@@ -119,10 +121,11 @@ def request_head(method: str, target: str, headers: Mapping[str, str], body: byt
 
 def read_response(stream: io.BufferedReader) -> Response:
     """The head of an answer, and its body as it can be read from ``stream``; interim answers are passed over."""
-    status, headers = 100, dict[str, str]()
-    while status // 100 == 1 and status != 101:
+    for _ in range(_MAX_INTERIM):
         status, headers = _read_head(stream)
-    return Response(status, headers, io.BufferedReader(_body_of(stream, status, headers), _BUFFER_BYTES))
+        if status // 100 != 1 or status == 101:
+            return Response(status, headers, io.BufferedReader(_body_of(stream, status, headers), _BUFFER_BYTES))
+    raise ProtocolError(f"it answered {_MAX_INTERIM} times that an answer follows")
 
 
 def _read_head(stream: io.BufferedReader) -> tuple[int, dict[str, str]]:
@@ -151,15 +154,14 @@ def _read_line(stream: io.BufferedReader, *, begun: bool = False) -> str:
 
 
 def _body_of(stream: io.BufferedReader, status: int, headers: Mapping[str, str]) -> io.RawIOBase:
+    length = headers.get("content-length")
+    if length is not None and not (length.isdecimal() and len(length) <= _MAX_DIGITS):
+        raise ProtocolError(f"its answer has a length that is none: {length[:80]!r}")
     if status in _NO_BODY or status == 101:
         return _Sized(stream, 0)
     if headers.get("transfer-encoding", "").lower() == "chunked":
         return _Chunked(stream)
-    if (length := headers.get("content-length")) is not None:
-        if not length.isdecimal():
-            raise ProtocolError(f"its answer has a length that is none: {length[:80]!r}")
-        return _Sized(stream, int(length))
-    return _Sized(stream, None)
+    return _Sized(stream, None if length is None else int(length))
 
 
 def _is_reusable(response: Response) -> bool:
@@ -217,5 +219,8 @@ class _Chunked(io.RawIOBase):
             self._chunk = _Sized(self._stream, count)
             return
         self._ended = True
-        while _read_line(self._stream, begun=True):
-            pass  # trailers
+        size_bytes = 0
+        while trailer := _read_line(self._stream, begun=True):
+            size_bytes += len(trailer)
+            if size_bytes > MAX_HEAD_BYTES:
+                raise ProtocolError("its answer has too many trailers")
