@@ -245,7 +245,11 @@ class _Cycle:
         data = self._answer.encode(message)
         self._closes = self._closes or self._answer.closes
         if data:
-            await self._connection.send(data)
+            try:
+                await self._connection.send(data)
+            except BaseException:
+                self._closes = True  # cancelled: of these bytes any part may have gone, and no other answer may follow
+                raise
 
     def _has_whole_body(self) -> bool:
         """Whether nothing of this request can be mistaken for the next; what the application left is dropped."""
