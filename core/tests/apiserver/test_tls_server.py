@@ -265,6 +265,19 @@ async def test_a_stop_ends_watches_at_once(server: Server) -> None:
     assert rest == ["ADDED"]
 
 
+async def test_a_stop_waits_for_nobody_who_has_asked_for_nothing_yet(server: Server) -> None:
+    silent = await trio.open_tcp_stream("127.0.0.1", server.port)
+    slow = await trio.open_ssl_over_tcp_stream(
+        "127.0.0.1", server.port, ssl_context=server.client_context(None), https_compatible=True
+    )
+    await slow.send_all(b"GET /version HTT")
+    await trio.testing.wait_all_tasks_blocked(0.05)
+    server.scope.cancel()
+    async with silent, slow:
+        with trio.fail_after(5):
+            assert (await silent.receive_some(), await slow.receive_some()) == (b"", b"")
+
+
 async def read(socket: WebSocketConnection) -> tuple[dict[int, bytes], dict[str, Any]]:
     """Everything up to the end: what each channel said, and the status."""
     channels: dict[int, bytes] = {}

@@ -62,7 +62,6 @@ class Connection:
         self._client, self._server = client, server
         self._closing: trio.Event = state["closing"]
         self._scope = trio.CancelScope()
-        self._is_idle = False
         self.waits_since: float | None = trio.current_time()
         """When it began to wait for a request, by trio's clock; None while it answers one."""
         self.buffer = bytearray()
@@ -81,7 +80,7 @@ class Connection:
 
     def stop(self) -> None:
         """The server ends: at once if no request is under way, else with the answer to it."""
-        if self._is_idle:
+        if self.waits_since is not None:
             self._scope.cancel()
 
     # ---- bytes -------------------------------------------------------------------------------------------------------
@@ -132,9 +131,7 @@ class Connection:
                 if is_first:
                     is_first = False
                     self._allow(HEAD_SECONDS)
-            self._is_idle = not buffer
             data = await self.receive()
-            self._is_idle = False
             if not data:
                 return None
             buffer += data

@@ -117,6 +117,7 @@ class _Visit:
 
     scope: trio.CancelScope
     began: float
+    handshake: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     connection: Connection | None = None
     """Between the handshake and the farewell."""
 
@@ -138,12 +139,13 @@ class _Connections:
     def stop(self) -> None:
         self.closing.set()
         for visit in self._visits:
+            visit.handshake.cancel()
             if visit.connection is not None:
                 visit.connection.stop()
 
     async def handle(self, accepted: trio.SocketStream) -> None:
         with accepted.socket, trio.CancelScope() as scope:
-            if len(self._visits) >= self._most and not self._make_room():
+            if self.closing.is_set() or (len(self._visits) >= self._most and not self._make_room()):
                 return
             visit = _Visit(scope, trio.current_time())
             self._visits.add(visit)
@@ -170,9 +172,12 @@ class _Connections:
     async def _serve(self, stream: TlsStream, visit: _Visit) -> None:
         try:
             client, server = stream.socket.getpeername()[:2], stream.socket.getsockname()[:2]
-            with trio.fail_after(_HANDSHAKE_SECONDS):
+            visit.handshake.deadline = trio.current_time() + _HANDSHAKE_SECONDS
+            with visit.handshake:
                 await stream.shake_hands()
-        except (OSError, trio.BrokenResourceError, trio.TooSlowError):
+        except (OSError, trio.BrokenResourceError):
+            return
+        if visit.handshake.cancelled_caught:
             return
         state = {"closing": self.closing, "tls": {"der": stream.peer_certificate}}
         visit.connection = Connection(self._app, stream, state=state, client=client, server=server)
