@@ -117,6 +117,13 @@ def test_a_target_never_becomes_more_than_one_line(target: str) -> None:
         request_head("GET", target, {})
 
 
+@pytest.mark.parametrize("value", ["Bearer secret\n", "Bearer secr\u00e9t", "a\r\nX: secret"])
+def test_a_header_never_becomes_more_than_one_and_is_not_shown(value: str) -> None:
+    with pytest.raises(ProtocolError, match="'Authorization' cannot be sent") as caught:
+        request_head("GET", "/", {"Authorization": value})
+    assert "secr" not in str(caught.value)
+
+
 def test_a_request_says_how_long_its_body_is() -> None:
     assert request_head("GET", "/x?y=z", {"Host": "h"}) == b"GET /x?y=z HTTP/1.1\r\nHost: h\r\n\r\n"
     assert b"Content-Length: 2\r\n" in request_head("POST", "/", {}, b"{}")

@@ -108,15 +108,22 @@ def connect(host: str, port: int, context: ssl.SSLContext, *, timeout: float | N
 
 def request_head(method: str, target: str, headers: Mapping[str, str], body: bytes | None = None) -> bytes:
     """Raises ProtocolError for a target or header that would be read as more than one."""
-    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+    first = f"{method} {target} HTTP/1.1"
+    if not _is_printable(first):
+        raise ProtocolError(f"{first!r} cannot be sent in a request")
+    for name, value in headers.items():
+        if not _is_printable(f"{name}{value}"):  # some hold secrets: the value is not shown
+            raise ProtocolError(f"the header {name!r} cannot be sent: it has a character that is not printable ASCII")
+    lines = [first, *(f"{name}: {value}" for name, value in headers.items())]
     if body is not None or method in ("POST", "PUT", "PATCH"):
         lines.append(f"Content-Length: {len(body or b'')}")
-    for line in lines:
-        if not line.isascii() or not line.isprintable():
-            raise ProtocolError(f"{line!r} cannot be sent in a request")
     if " " in target:
         raise ProtocolError(f"{target!r} cannot be asked for: it has a space in it")
     return "\r\n".join([*lines, "", ""]).encode()
+
+
+def _is_printable(text: str) -> bool:
+    return text.isascii() and text.isprintable()
 
 
 def read_response(stream: io.BufferedReader) -> Response:
