@@ -8,7 +8,7 @@ import socket
 import ssl
 import subprocess
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 from urllib.parse import urlencode
@@ -24,6 +24,7 @@ from cryptography.x509.oid import NameOID
 from structlog.testing import capture_logs
 from trio_websocket import WebSocketConnection, open_websocket_url
 
+from nanocloud.apiserver import server as server_module
 from nanocloud.apiserver.app import build_app
 from nanocloud.apiserver.auth import MASTERS, User
 from nanocloud.apiserver.context import ApiContext
@@ -220,6 +221,33 @@ async def test_those_who_only_hold_connections_keep_nobody_out(few_files: int, s
                 pass
             server.scope.cancel()
             assert [line async for line in lines] == []
+
+
+@pytest.fixture
+def four_connections(monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(server_module, "MAX_CONNECTIONS", 4)
+    return 4
+
+
+async def test_those_who_ask_and_take_no_answers_keep_nobody_out(four_connections: int, server: Server) -> None:
+    async def ask_for_ever(stream: trio.SSLStream[trio.SocketStream]) -> None:
+        with suppress(trio.BrokenResourceError):
+            while True:
+                await stream.send_all(b"GET /version HTTP/1.1\r\nHost: node\r\n\r\n" * 100)
+
+    context = server.client_context(None)
+    async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
+        for _ in range(four_connections):
+            plain = await trio.open_tcp_stream("127.0.0.1", server.port)
+            stack.push_async_callback(plain.aclose)
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            stream = trio.SSLStream(plain, context, server_hostname="127.0.0.1", https_compatible=True)
+            await stream.do_handshake()
+            nursery.start_soon(ask_for_ever, stream)
+        await trio.testing.wait_all_tasks_blocked(0.2)
+        async with server.client(server.ca) as client:
+            assert (await client.get("/healthz")).text == "ok"
+        nursery.cancel_scope.cancel()
 
 
 def _local_port(descriptor: int) -> int | None:

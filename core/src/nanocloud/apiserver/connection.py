@@ -9,6 +9,7 @@ a client that is gone while something is sent to it cancels the request that way
 from __future__ import annotations
 
 from importlib import import_module
+from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
@@ -62,8 +63,8 @@ class Connection:
         self._client, self._server = client, server
         self._closing: trio.Event = state["closing"]
         self._scope = trio.CancelScope()
-        self.waits_since: float | None = trio.current_time()
-        """When it began to wait for a request, by trio's clock; None while it answers one."""
+        self.idle_since = inf
+        """When it began to wait for a request; infinite while one is under way."""
         self.buffer = bytearray()
 
     async def run(self) -> None:
@@ -71,17 +72,20 @@ class Connection:
         with self._scope:
             try:
                 while (request := await self._next_request()) is not None:
-                    self.waits_since = None
                     if not await self._serve(request):
                         return
-                    self.waits_since = trio.current_time()
             except RequestError as exc:
                 await self.send(plain_answer(exc.code, exc.message))
 
     def stop(self) -> None:
         """The server ends: at once if no request is under way, else with the answer to it."""
-        if self.waits_since is not None:
+        if self.idle_since < inf:
             self._scope.cancel()
+
+    @property
+    def waits_since(self) -> float:
+        """When it began to wait for its client, to ask or to take a piece of an answer; infinite while it does not."""
+        return self.idle_since if self.idle_since < inf else self._scope.deadline - STALL_SECONDS
 
     # ---- bytes -------------------------------------------------------------------------------------------------------
 
@@ -98,7 +102,7 @@ class Connection:
             for start in range(0, len(data), _PIECE_BYTES):
                 self._allow(STALL_SECONDS)
                 await self._stream.send_all(data if len(data) <= _PIECE_BYTES else data[start : start + _PIECE_BYTES])
-            self._scope.deadline = float("inf")
+            self._scope.deadline = inf
         except _GONE:
             self._scope.cancel()
             await trio.lowlevel.checkpoint()
@@ -114,7 +118,7 @@ class Connection:
         if self._closing.is_set():
             return None
         self._allow(IDLE_SECONDS)
-        is_first = True
+        self.idle_since, is_first = trio.current_time(), True
         while True:
             while buffer.startswith(b"\r\n"):
                 del buffer[:2]
@@ -123,7 +127,8 @@ class Connection:
                 if 0 <= end <= MAX_HEAD_BYTES - 4:
                     head = bytes(buffer[: end + 4])
                     del buffer[: end + 4]
-                    self._scope.deadline = float("inf")
+                    self._scope.deadline = inf
+                    self.idle_since = inf
                     return parse_request(head)
                 if len(buffer) >= MAX_HEAD_BYTES:
                     raise RequestError(431, f"the head of a request is larger than {MAX_HEAD_BYTES} bytes")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import resource
 import socket
 import ssl
+from math import inf
 from typing import TYPE_CHECKING
 
 import attrs
@@ -122,8 +123,8 @@ class _Visit:
     """Between the handshake and the farewell."""
 
     @property
-    def waits_since(self) -> float | None:
-        """None while a request is under way."""
+    def waits_since(self) -> float:
+        """When it began to wait for its client; infinite while it does not."""
         return self.began if self.connection is None else self.connection.waits_since
 
 
@@ -159,12 +160,11 @@ class _Connections:
                 self._visits.discard(visit)
 
     def _make_room(self) -> bool:
-        """Send away who has asked for nothing the longest, so that strangers who only hold connections keep nobody out;
-        False where every connection has a request under way."""
-        waiting = [(since, visit) for visit in self._visits if (since := visit.waits_since) is not None]
-        if not waiting:
+        """Send away the client that has asked for nothing, or taken nothing of an answer, the longest: strangers who
+        only hold connections keep nobody out. False where there is none."""
+        longest = min(self._visits, key=lambda visit: visit.waits_since)
+        if longest.waits_since == inf:
             return False
-        _, longest = min(waiting, key=lambda found: found[0])
         self._visits.discard(longest)
         longest.scope.cancel()
         return True
