@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -19,6 +21,10 @@ from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong, Tex
 from nanocloud.ambient import Surroundings, living_in
 from nanocloud.apiserver.connection import Connection
 from nanocloud.apiserver.upgrades import ASK_SECONDS, MAX_MESSAGE_BYTES
+
+sys.path.insert(0, str(Path(__file__).parent))  # the module beside this one
+
+from wires import MemoryWire
 
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
 HANDSHAKE = (
@@ -80,7 +86,7 @@ class Client:
 async def connected(app: Any = echo) -> AsyncIterator[Client]:
     ours, theirs = memory_stream_pair()
     client = Client(ours, [])
-    connection = Connection(app, theirs, state={"closing": trio.Event(), "ended": client.ended})
+    connection = Connection(app, MemoryWire(theirs), state={"closing": trio.Event(), "ended": client.ended})
 
     async def run() -> None:
         await connection.run()

@@ -17,6 +17,7 @@ import structlog
 import trio
 
 from nanocloud.apiserver.connection import Connection
+from nanocloud.apiserver.idle import OpenConnections
 from nanocloud.apiserver.tls import TlsStream
 from nanocloud.errors import ConfigError
 
@@ -65,6 +66,7 @@ async def serve(
     connections = _Connections(app, ssl_context)
     async with trio.open_nursery() as nursery:
         handlers = await nursery.start(_hold_connections, connections.closing)
+        nursery.start_soon(connections.open.end_idle)
         try:
             task_status.started([_address(listener) for listener in listeners])
             await trio.serve_listeners(connections.handle, listeners, handler_nursery=handlers)
@@ -133,6 +135,7 @@ class _Connections:
 
     def __init__(self, app: ASGIApp, ssl_context: ssl.SSLContext) -> None:
         self._app, self._ssl_context = app, ssl_context
+        self.open = OpenConnections()
         self._visits: set[_Visit] = set()
         self._most = _most_connections()
         self.closing = trio.Event()
@@ -141,8 +144,7 @@ class _Connections:
         self.closing.set()
         for visit in self._visits:
             visit.handshake.cancel()
-            if visit.connection is not None:
-                visit.connection.stop()
+        self.open.stop()
 
     async def handle(self, accepted: trio.SocketStream) -> None:
         with accepted.socket, trio.CancelScope() as scope:
@@ -182,7 +184,8 @@ class _Connections:
         state = {"closing": self.closing, "tls": {"der": stream.peer_certificate}}
         visit.connection = Connection(self._app, stream, state=state, client=client, server=server)
         try:
-            await visit.connection.run()
+            with self.open.holding(visit.connection):
+                await visit.connection.run()
         finally:
             visit.connection = None
 
