@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import ssl
 from collections.abc import AsyncIterator, Iterator
@@ -285,6 +286,29 @@ async def test_the_log_names_plugins_that_are_not_in_use_though_nobody_said_so(
     assert "node.disable_plugins names 'gone', which is not installed" in told
     assert told["a plugin is incompatible"]["plugin"] == "fakes"
     assert told["a plugin is incompatible"]["reason"].startswith("states no NANOCLOUD_CONTRACTS")
+
+
+@pytest.fixture
+def few_files() -> Iterator[int]:
+    """The limit of open files that a process gets unasked, for the time of a test; the hard one is given."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, before[1]))
+    yield before[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+async def test_the_server_allows_itself_more_files_than_it_takes_connections(
+    config: NodeConfig, monkeypatch: pytest.MonkeyPatch, few_files: int
+) -> None:
+    monkeypatch.setattr(node_module, "plugin_host", lambda _: host())
+    with capture_logs() as logs, trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve_until_signal, config)
+            while not any(entry["event"] == "nanocloud is serving" for entry in logs):
+                await trio.testing.wait_all_tasks_blocked(0.01)
+            nursery.cancel_scope.cancel()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert (soft, hard) == (min(16_384, few_files) if few_files > 0 else 16_384, few_files)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -5,6 +5,7 @@ Here, and nowhere else, parts meet. Everything is built once, in the order of th
 
 from __future__ import annotations
 
+import resource
 import signal
 import ssl
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -71,6 +72,8 @@ if TYPE_CHECKING:
     from nanocloud.providers.base import Provider
 
 log = structlog.get_logger("node")
+
+_OPEN_FILES = 16_384
 
 
 def plugin_host(config: NodeConfig) -> PluginHost:
@@ -270,6 +273,7 @@ def tls_context(node: Node) -> ssl.SSLContext:
 async def serve_until_signal(config: NodeConfig) -> None:
     """The whole program of ``nanocloud server``: until SIGINT or SIGTERM. Containers are left running."""
     private_folder(config.run_dir)
+    _allow_open_files()
     try:
         async with open_node(config, plugin_host(config)) as node, trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_on_signal, nursery.cancel_scope)
@@ -279,6 +283,14 @@ async def serve_until_signal(config: NodeConfig) -> None:
             _tell_of_plugins(node.host)
     except BaseExceptionGroup as group:
         raise first_error(group) from group
+
+
+def _allow_open_files() -> None:
+    """A process gets 1,024 unasked, for the sake of ``select``: connections of the API alone may be as many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _tell_of_plugins(host: PluginHost) -> None:

@@ -26,7 +26,12 @@ def colour(text: str, name: str) -> str:
 
 def printable(text: object) -> str:
     """Text of the API on one line, without what could steer a terminal."""
-    return _CONTROL.sub("?", str(text).replace("\n", " "))
+    return harmless(str(text).replace("\n", " "))
+
+
+def harmless(text: object) -> str:
+    """Text without what could steer a terminal; it keeps its lines."""
+    return _CONTROL.sub("?", str(text))
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

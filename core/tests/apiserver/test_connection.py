@@ -407,6 +407,20 @@ async def test_an_answer_that_breaks_off_ends_the_connection() -> None:
         assert (await client.rest()).endswith(b"4\r\nsome\r\n")  # and no last chunk
 
 
+async def test_an_answer_that_was_cut_off_is_followed_by_no_other(autojump_clock: MockClock) -> None:
+    async def cuts(scope: Any, receive: Any, send: Any) -> None:
+        await send(start())
+        if scope["path"] == "/cut":
+            with trio.CancelScope() as timeout:
+                timeout.cancel()
+                await send(body(bytes(1_000_000), more=True))
+        await send(body(b"last"))
+
+    async with connected(cuts) as client:
+        await client.send(GET.replace(b"/ ", b"/cut ") + GET)
+        assert (await client.rest()).count(b"last") <= 1
+
+
 async def test_a_stop_ends_idle_connections_at_once_and_others_with_their_answer() -> None:
     go = trio.Event()
 

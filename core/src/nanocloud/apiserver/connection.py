@@ -82,6 +82,11 @@ class Connection:
         if self.idle_since < inf:
             self._scope.cancel()
 
+    @property
+    def waits_since(self) -> float:
+        """When it began to wait for its client, to ask or to take a piece of an answer; infinite while it does not."""
+        return self.idle_since if self.idle_since < inf else self._scope.deadline - STALL_SECONDS
+
     # ---- bytes -------------------------------------------------------------------------------------------------------
 
     async def receive(self) -> bytes:
@@ -124,7 +129,7 @@ class Connection:
             return None
         if buffer:  # else it waits below
             await trio.lowlevel.checkpoint()
-        began, is_first = trio.current_time(), True
+        self.idle_since, is_first = trio.current_time(), True
         while True:
             while buffer.startswith(b"\r\n"):
                 del buffer[:2]
@@ -135,6 +140,7 @@ class Connection:
                     del buffer[: end + 4]
                     if not is_first:
                         self._scope.deadline = inf
+                    self.idle_since = inf
                     return parse_request(head)
                 if len(buffer) >= MAX_HEAD_BYTES:
                     raise RequestError(431, f"the head of a request is larger than {MAX_HEAD_BYTES} bytes")
@@ -142,9 +148,7 @@ class Connection:
                 if is_first:
                     is_first = False
                     self._allow(HEAD_SECONDS)
-            self.idle_since = inf if buffer else began
             data = await self.receive()
-            self.idle_since = inf
             if not data:
                 return None
             buffer += data
@@ -255,7 +259,11 @@ class _Cycle:
         data = self._answer.encode(message)
         self._closes = self._closes or self._answer.closes
         if data:
-            await self._connection.send(data, is_last=self._answer.is_complete)
+            try:
+                await self._connection.send(data, is_last=self._answer.is_complete)
+            except BaseException:
+                self._closes = True  # cancelled: of these bytes any part may have gone, and no other answer may follow
+                raise
 
     def _has_whole_body(self) -> bool:
         """Whether nothing of this request can be mistaken for the next; what the application left is dropped."""
