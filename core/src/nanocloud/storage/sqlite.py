@@ -98,7 +98,8 @@ class SqliteStorage(StorageProvider):
     async def transact(self, transaction: Transaction) -> Committed | Rejected:
         request = Request(transaction, _size_bytes(transaction), self._ended)
         self._writer.submit(request)
-        self._cache.begin_writing(_written(transaction))
+        for operation in transaction.operations:
+            self._cache.begin_writing(operation.key)
         try:
             await request.done.wait()
         except trio.Cancelled:
@@ -110,11 +111,10 @@ class SqliteStorage(StorageProvider):
         return request.outcome
 
     def _ended(self, request: Request) -> None:
-        self._cache.end_writing(_written(request.transaction))
-        if isinstance(request.outcome, Committed):
-            for record in request.outcome.records:
-                if record is not None:
-                    self._cache.add(record)
+        operations, outcome = request.transaction.operations, request.outcome
+        records = outcome.records if isinstance(outcome, Committed) else (None,) * len(operations)
+        for operation, record in zip(operations, records, strict=True):
+            self._cache.end_writing(operation.key, record)
 
     async def get(self, key: bytes, *, revision: int | None = None) -> Record | None:
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -215,13 +215,10 @@ class SqliteStorage(StorageProvider):
         return await trio.to_thread.run_sync(run, limiter=self._threads)
 
 
-def _written(transaction: Transaction) -> list[bytes]:
-    return [operation.key for operation in transaction.operations]
-
-
 def _size_bytes(transaction: Transaction) -> int:
-    return sum(
-        len(operation.key) + len(operation.value)
-        for operation in transaction.operations
-        if isinstance(operation, RecordPut)
-    )
+    size_bytes = 0
+    for operation in transaction.operations:
+        size_bytes += len(operation.key)
+        if isinstance(operation, RecordPut):
+            size_bytes += len(operation.value)
+    return size_bytes
