@@ -96,15 +96,17 @@ class SqliteStorage(StorageProvider):
         return open_writer(self._database, max_size_bytes=self._max_size_bytes)
 
     async def transact(self, transaction: Transaction) -> Committed | Rejected:
-        request = Request(transaction, _size_bytes(transaction), self._ended)
+        request = Request(transaction, _size_bytes(transaction), self._ended, trio.lowlevel.current_task())
         self._writer.submit(request)
         for operation in transaction.operations:
             self._cache.begin_writing(operation.key)
-        try:
-            await request.done.wait()
-        except trio.Cancelled:
+
+        def give_up(_: object) -> trio.lowlevel.Abort:
+            request.waiter = None
             self._writer.withdraw(request)
-            raise
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(give_up)
         if request.error is not None:
             raise again(request.error)
         assert request.outcome is not None
