@@ -103,6 +103,11 @@ def test_an_import_that_does_not_end_breaks_its_plugin_alone(site: PluginSite, s
             "class Odd(Exception):\n    def __str__(self): raise ValueError\nraise Odd",
             "import raised Odd: (its text cannot be made)",
         ),
+        (
+            "class Odd(Exception):\n    def __str__(self): raise SystemExit\nraise Odd",
+            "import raised Odd: (its text cannot be made)",
+        ),
+        ("import os\nif not os.fork(): raise SystemExit", "import forked the process"),
     ],
 )
 def test_an_import_that_ends_badly_breaks_its_plugin_alone(site: PluginSite, source: str, reason: str) -> None:
@@ -161,6 +166,33 @@ def test_an_import_that_hangs_only_the_second_time_is_interrupted(site: PluginSi
     assert site.modules[0] not in sys.modules
 
 
+@pytest.mark.parametrize("text", ["garbage\\n", "7\\n", "x" * 4096])
+def test_an_import_that_writes_into_every_file_breaks_its_plugin_alone(site: PluginSite, text: str) -> None:
+    known = {int(name) for name in os.listdir("/proc/self/fd")}  # pytest's, which are spared
+    source = f"""\
+import contextlib, os
+while os.getpid() != {os.getpid()}:
+    for file in set(range(3, 64)) - {known}:
+        with contextlib.suppress(OSError):
+            os.write(file, b"{text}")
+"""
+    _, bad = beside_a_good_one(site, source)
+    assert (bad.state, bad.reason) == (PluginState.BROKEN, "import wrote into files that are not its own")
+
+
+@pytest.mark.parametrize("at", ["import", "hook"])
+def test_what_a_plugin_forks_does_not_go_on_as_the_node(site: PluginSite, tmp_path: Path, at: str) -> None:
+    """Another process would come out of the host, and be a second node."""
+    fork = "os.fork()"
+    source = f"import os\n{GOOD}{fork if at == 'import' else ''}\n@hookimpl\ndef nanocloud_runtime_providers(config):\n"
+    site.install("acme-bad", "bad", f"{source}    {fork if at == 'hook' else ''}\n    return []\n")
+    done = cli(site, "plugin", "list", "-o", "json")
+    rows: list[dict[str, Any]] = json.loads(done.stdout)
+    (bad,) = [row for row in rows if row["name"] == "bad"]
+    assert bad["state"] == "broken"
+    assert bad["reason"] in ("import forked the process", f"{HOOK} forked the process")
+
+
 def test_what_is_imported_already_is_not_tried_in_a_child(site: PluginSite, monkeypatch: pytest.MonkeyPatch) -> None:
     site.install("acme-good", "good", GOOD + RUNTIME)
     site.host()
@@ -187,6 +219,16 @@ return [Odd()]"""
             f"{HOOK} did not end within 1 s",
         ),
         ("import sys; sys.exit('bye')", f"{HOOK} raised SystemExit: bye"),
+        ("raise KeyboardInterrupt", f"{HOOK} raised KeyboardInterrupt"),
+        ("raise MemoryError", f"{HOOK} raised MemoryError"),
+        (
+            "class Odd(Exception):\n    def __str__(self): raise SystemExit\nraise Odd",
+            f"{HOOK} raised Odd: (its text cannot be made)",
+        ),
+        (
+            "class Odd(Exception):\n    def __str__(self):\n        while True: pass\nraise Odd",
+            f"{HOOK} did not end within 1 s",
+        ),
         ("raise BaseException('so')", f"{HOOK} raised BaseException: so"),
         ("def deep(): deep()\ndeep()", f"{HOOK} raised RecursionError: maximum recursion depth exceeded"),
         ("return 7", f"{HOOK} raised TypeError: 'int' object is not iterable"),
@@ -309,6 +351,19 @@ def test_prints_of_a_plugin_do_not_reach_the_output_that_a_program_reads(site: P
     assert {row["name"]: row["state"] for row in rows}["loud"] == "active"
     assert done.stderr.split().count("print") == 2
     assert done.stderr.split().count("echo") == 2
+
+
+@pytest.mark.parametrize(
+    "deed",
+    ["sys.stdout.close()", "sys.stdout = None", "sys.stdout = io.TextIOWrapper(sys.stdout.buffer)", "os.close(1)"],
+)
+@pytest.mark.parametrize("at", ["import", "hook"])
+def test_what_a_plugin_does_to_standard_output_is_undone(site: PluginSite, deed: str, at: str) -> None:
+    at_import, in_hook = (deed, "pass") if at == "import" else ("", deed)
+    source = f"import io, os, sys\n{GOOD}{at_import}\n@hookimpl\ndef {HOOK}(config):\n    {in_hook}\n    return []\n"
+    site.install("acme-bad", "bad", source)
+    done = cli(site, "plugin", "list", "-o", "json")
+    assert "bad" in [row["name"] for row in json.loads(done.stdout)], done.stderr
 
 
 HELLO = """

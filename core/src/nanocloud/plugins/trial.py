@@ -24,7 +24,7 @@ import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
-from nanocloud.plugins.guard import overdue, raised
+from nanocloud.plugins.guard import FaultError, overdue, raised, undivided
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,7 +32,11 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, NoReturn
 
-    Report = Callable[[object], None]
+    Report = Callable[[dict[str, Any]], None]
+
+
+_MOST_BYTES = 1 << 20
+_NO_REPORT = "wrote into files that are not its own"
 
 
 def faults_of_import(entries: Sequence[EntryPoint], *, seconds: float) -> dict[str, str]:
@@ -60,7 +64,10 @@ def _import_all(entries: Sequence[EntryPoint], report: Report) -> None:
     for entry in entries:
         fault = ""
         try:
-            entry.load()
+            with undivided():
+                entry.load()
+        except FaultError as exc:
+            fault = str(exc)
         except BaseException as exc:  # even KeyboardInterrupt: the keyboard does not reach the child
             fault = raised(exc)
         report({"fault": fault})
@@ -81,7 +88,7 @@ class Child:
         os.close(writing)
 
     def answer(self, seconds: float) -> tuple[Any, str]:
-        """The next report, or None and how the child ended, as the rest of a sentence."""
+        """The next report, or None and what the child did instead, as the rest of a sentence."""
         deadline = time.monotonic() + seconds
         poll = select.poll()
         poll.register(self._reading, select.POLLIN)
@@ -91,8 +98,14 @@ class Child:
             if not (read := os.read(self._reading, 65536)):
                 return None, self._end(deadline - time.monotonic()) or overdue(seconds)
             self._rest += read
+            if len(self._rest) > _MOST_BYTES:
+                return None, _NO_REPORT
         line, _, self._rest = self._rest.partition(b"\n")
-        return json.loads(line), ""
+        try:
+            answer = json.loads(line)
+        except ValueError:
+            answer = None
+        return (answer, "") if isinstance(answer, dict) else (None, _NO_REPORT)
 
     def _end(self, seconds: float) -> str:
         """How the child ended; empty if it did not, though it closed its end of the pipe."""
@@ -140,7 +153,7 @@ def _run(work: Callable[[Report], None], writing: int, seconds: float) -> NoRetu
         for descriptor in (0, 1, 2):
             os.dup2(null, descriptor)
 
-        def report(answer: object) -> None:
+        def report(answer: dict[str, Any]) -> None:
             os.write(writing, json.dumps(answer).encode() + b"\n")
 
         work(report)
