@@ -192,6 +192,20 @@ def test_an_unknown_name_is_an_error_that_lists_the_known_ones(site: PluginSite,
     assert "one" in err.splitlines()[-1].replace(",", "").split()
 
 
+def test_what_could_steer_a_terminal_reaches_none(
+    site: PluginSite, run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("NANOCLOUD_ALLOW_PLUGINS", "one,o\x1b[2Jne")
+    site.install("acme-\x1b[2J", "o\x1b[2Jne", runtimes("fast"), metadata="Summary: \x1b[2J")
+    site.install("acme-one", "one", f"{PREAMBLE}    raise ValueError('\\x1b[2J \\ud800')")
+    entries = next(tmp_path.glob("acme_\x1b*")) / "entry_points.txt"
+    entries.write_text(entries.read_text() + f"core = {site.modules[0]}\n")
+    for words, code in (("list",), 0), (("show", "one"), 0), (("show", "core"), 0), (("show", "\x1b[2J"), 1):
+        shown = "".join(run(*words, code=code))
+        assert "\x1b" not in shown
+        shown.encode()
+
+
 @pytest.mark.usefixtures("site")
 @pytest.mark.parametrize("words", [("list",), ("show", "core")])
 def test_an_unknown_output_is_refused_with_those_that_there_are(run: Any, words: tuple[str, ...]) -> None:

@@ -62,9 +62,11 @@ def _run(words: list[str], *, usage: int) -> int:
 
 def print_error(exc: NanocloudError) -> None:
     """One line what is wrong, one line what to do."""
-    print(f"error: {exc}", file=sys.stderr)
+    from nanocloud.output import printable
+
+    print(f"error: {printable(exc)}", file=sys.stderr)
     if exc.hint:
-        print(f"  {exc.hint}", file=sys.stderr)
+        print(f"  {printable(exc.hint)}", file=sys.stderr)
 
 
 def run() -> None:
