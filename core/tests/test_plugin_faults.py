@@ -184,17 +184,14 @@ while os.getpid() != {os.getpid()}:
     assert (bad.state, bad.reason) == (PluginState.BROKEN, "import wrote into files that are not its own")
 
 
-@pytest.mark.parametrize("at", ["import", "hook"])
-def test_what_a_plugin_forks_does_not_go_on_as_the_node(site: PluginSite, tmp_path: Path, at: str) -> None:
+def test_what_a_plugin_forks_does_not_go_on_as_the_node(site: PluginSite) -> None:
     """Another process would come out of the host, and be a second node."""
-    fork = "os.fork()"
-    source = f"import os\n{GOOD}{fork if at == 'import' else ''}\n@hookimpl\ndef nanocloud_runtime_providers(config):\n"
-    site.install("acme-bad", "bad", f"{source}    {fork if at == 'hook' else ''}\n    return []\n")
-    done = cli(site, "plugin", "list", "-o", "json")
-    rows: list[dict[str, Any]] = json.loads(done.stdout)
-    (bad,) = [row for row in rows if row["name"] == "bad"]
-    assert bad["state"] == "broken"
-    assert bad["reason"] in ("import forked the process", f"{HOOK} forked the process")
+    hook = f"@hookimpl\ndef {HOOK}(config):\n"
+    site.install("acme-import", "at-import", f"import os\nos.fork()\n{GOOD}{hook}    return []\n")
+    site.install("acme-hook", "in-hook", f"import os\n{GOOD}{hook}    os.fork()\n    return []\n")
+    reasons = {row["name"]: row["reason"] for row in listed(site)}
+    assert reasons["at-import"] == "import forked the process"
+    assert reasons["in-hook"] == f"{HOOK} forked the process"
 
 
 def test_what_is_imported_already_is_not_tried_in_a_child(site: PluginSite, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,6 +265,32 @@ return [Odd()]"""
 def test_a_hook_that_misbehaves_breaks_its_plugin_alone(site: PluginSite, body: str, reason: str) -> None:
     _, bad = beside_a_good_one(site, f"{GOOD}@hookimpl\ndef {HOOK}(config):\n{indent(body, '    ')}\n")
     assert (bad.state, bad.reason) == (PluginState.BROKEN, reason)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("import os; os._exit(0)", f"{HOOK} ended the process with status 0"),
+        ("import ctypes; ctypes.string_at(0)", f"{HOOK} ended the process by SIGSEGV"),
+        ("import ctypes; ctypes.PyDLL(None).sleep(3600)", f"{HOOK} did not end within 1 s"),
+    ],
+)
+def test_a_hook_that_would_take_the_node_with_it_is_found_before(site: PluginSite, body: str, reason: str) -> None:
+    bad = site.install("acme-bad", "bad", f"{GOOD}@hookimpl\ndef {HOOK}(config):\n    {body}\n")
+    site.install("acme-good", "good", GOOD + RUNTIME)
+    host = site.host(patience_seconds=PATIENCE, config=CONFIG)
+    assert host.select("runtime", RuntimeProvider, CONFIG).name == "fake"
+    assert [(info.name, info.state.value, info.reason) for info in host.plugins] == [
+        ("bad", "broken", reason),
+        ("good", "active", ""),
+    ]
+    assert bad not in sys.modules
+
+
+def test_the_list_tells_of_a_hook_that_ends_the_process(site: PluginSite) -> None:
+    site.install("acme-bad", "bad", f"import os\n{GOOD}@hookimpl\ndef {HOOK}(config):\n    os._exit(3)\n")
+    (bad,) = [row for row in listed(site) if row["name"] == "bad"]
+    assert bad["reason"] == f"{HOOK} ended the process with status 3"
 
 
 @pytest.mark.parametrize(
@@ -367,6 +390,13 @@ def cli(site: PluginSite, *words: str, **environment: str) -> subprocess.Complet
     )
 
 
+def listed(site: PluginSite) -> list[dict[str, Any]]:
+    done = cli(site, "plugin", "list", "-o", "json")
+    assert done.returncode == 0, done.stderr
+    rows: list[dict[str, Any]] = json.loads(done.stdout)
+    return rows
+
+
 def test_prints_of_a_plugin_do_not_reach_the_output_that_a_program_reads(site: PluginSite) -> None:
     hook = "@hookimpl\ndef nanocloud_runtime_providers(config):\n    say('hook')\n    return []\n"
     site.install("acme-loud", "loud", GOOD + PRINTS + hook)
@@ -377,17 +407,25 @@ def test_prints_of_a_plugin_do_not_reach_the_output_that_a_program_reads(site: P
     assert done.stderr.split().count("echo") == 2
 
 
-@pytest.mark.parametrize(
-    "deed",
-    ["sys.stdout.close()", "sys.stdout = None", "sys.stdout = io.TextIOWrapper(sys.stdout.buffer)", "os.close(1)"],
-)
-@pytest.mark.parametrize("at", ["import", "hook"])
-def test_what_a_plugin_does_to_standard_output_is_undone(site: PluginSite, deed: str, at: str) -> None:
-    at_import, in_hook = (deed, "pass") if at == "import" else ("", deed)
-    source = f"import io, os, sys\n{GOOD}{at_import}\n@hookimpl\ndef {HOOK}(config):\n    {in_hook}\n    return []\n"
-    site.install("acme-bad", "bad", source)
-    done = cli(site, "plugin", "list", "-o", "json")
-    assert "bad" in [row["name"] for row in json.loads(done.stdout)], done.stderr
+DEEDS = ("sys.stdout.close()", "sys.stdout = None", "sys.stdout = io.TextIOWrapper(sys.stdout.buffer)", "os.close(1)")
+
+
+def test_what_plugins_do_to_standard_output_is_undone(site: PluginSite) -> None:
+    for number, deed in enumerate(DEEDS):
+        hook = f"@hookimpl\ndef {HOOK}(config):\n"
+        site.install(f"acme-{number}", f"import-{number}", f"import io, os, sys\n{GOOD}{deed}\n{hook}    return []\n")
+        site.install(
+            f"acme-hook-{number}", f"hook-{number}", f"import io, os, sys\n{GOOD}{hook}    {deed}\n    return []\n"
+        )
+    assert {f"{at}-{number}" for at in ("import", "hook") for number in range(len(DEEDS))} <= {
+        row["name"] for row in listed(site)
+    }
+
+
+def test_the_list_does_not_wait_for_what_plugins_began(site: PluginSite) -> None:
+    source = "import atexit, os, threading\nthreading.Thread(target=threading.Event().wait).start()\n"
+    site.install("acme-bad", "bad", f"{source}atexit.register(os._exit, 9)\n{GOOD}")
+    assert "bad" in [row["name"] for row in listed(site)]
 
 
 HELLO = """

@@ -74,7 +74,7 @@ log = structlog.get_logger("node")
 
 
 def plugin_host(config: NodeConfig) -> PluginHost:
-    return PluginHost(allowed=config.allow_plugins, disabled=config.disable_plugins, builtin=builtin)
+    return PluginHost(allowed=config.allow_plugins, disabled=config.disable_plugins, builtin=builtin, config=config)
 
 
 @attrs.define(kw_only=True)

@@ -84,7 +84,7 @@ def _survey() -> tuple[PluginHost, Mapping[str, Sequence[OfferedProvider]]]:
     from nanocloud.plugins.offers import offers
 
     config = load()
-    host = PluginHost(allowed=config.allow_plugins, disabled=config.disable_plugins, builtin=builtin)
+    host = PluginHost(allowed=config.allow_plugins, disabled=config.disable_plugins, builtin=builtin, config=config)
     found = offers(host, config)
     for note in (*host.notes, *found.problems):
         typer.echo(f"note: {printable(note)}", err=True)

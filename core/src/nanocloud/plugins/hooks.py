@@ -20,6 +20,8 @@ _ARGUMENTS = {
     for name, function in vars(hookspecs).items()
     if hasattr(function, "nanocloud_spec")
 }
+CONFIGURED = tuple(hook for hook, given in _ARGUMENTS.items() if given == ("config",))
+"""Hooks that need nothing but the configuration."""
 
 
 def check_arguments(module: object) -> None:

@@ -1,8 +1,9 @@
 """PluginHost: finds installed plugins, keeps the tables of what they offer, makes the only raw hook calls.
 
 A plugin that cannot be used never takes the process down. It keeps a record with its distribution and the reason;
-the record becomes an error only where the node needs what the plugin would have offered. Imports are tried in a child
-process first (``trial.py``); all of a plugin's code that runs here is guarded (``guard.py``).
+the record becomes an error only where the node needs what the plugin would have offered. Imports, and hooks that take
+the configuration, are tried in a child process first (``trial.py``); all of a plugin's code that runs here is guarded
+(``guard.py``).
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from nanocloud.contracts import STATEMENT, IncompatibleError, check_hooks, check
 from nanocloud.errors import PluginError
 from nanocloud.models.meta import is_dns_label
 from nanocloud.output import printable
-from nanocloud.plugins.guard import FaultError, guarded
-from nanocloud.plugins.hooks import check_arguments, check_implementations
+from nanocloud.plugins.guard import FaultError, guarded, undivided
+from nanocloud.plugins.hooks import CONFIGURED, check_arguments, check_implementations
 from nanocloud.plugins.records import CORE, PluginInfo, PluginState, by_name, describe, discover, odd_choices
-from nanocloud.plugins.trial import faults_of_import
+from nanocloud.plugins.trial import faults
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from importlib.metadata import EntryPoint
     from types import ModuleType
 
@@ -89,6 +90,7 @@ class PluginHost:
         installed: entry points, where not those of this installation are meant.
         patience_seconds: how long an import or a hook may take.
         tried: the imports were tried in a child process before, or this is the child.
+        config: what to try the hooks with that take it, in that child; without it only the imports are tried.
     """
 
     def __init__(
@@ -100,6 +102,7 @@ class PluginHost:
         installed: Iterable[EntryPoint] | None = None,
         patience_seconds: float = PATIENCE_SECONDS,
         tried: bool = False,
+        config: NodeConfig | None = None,
     ) -> None:
         self._manager = pluggy.PluginManager("nanocloud")
         self._manager.add_hookspecs(hookspecs)
@@ -115,7 +118,7 @@ class PluginHost:
         found = by_name(entries)
         self._notes = (*unread, *odd_choices(found, allowed=allowed or (), disabled=disabled))
         wanted = [entries[0] for entries in found.values() if self._record(entries, allowed, disabled)]
-        self._load(wanted, {} if tried else self._try(wanted))
+        self._load(wanted, {} if tried else self._try(wanted, config))
 
     @property
     def plugins(self) -> Sequence[PluginInfo]:
@@ -147,16 +150,17 @@ class PluginHost:
         self._infos[key] = attrs.evolve(info, state=state, reason=reason)
         return state is PluginState.ACTIVE
 
-    def _try(self, entries: Sequence[EntryPoint]) -> Mapping[str, str]:
+    def _try(self, entries: Sequence[EntryPoint], config: NodeConfig | None) -> Mapping[str, str]:
         # What was imported before cannot hang any more.
         untried = [entry for entry in entries if entry.value.partition(":")[0] not in sys.modules]
-        return faults_of_import(untried, seconds=self._patience)
+        return faults(untried, partial(_rehearse, config, self._patience), seconds=self._patience)
 
-    def _load(self, entries: Sequence[EntryPoint], faults: Mapping[str, str]) -> None:
+    def _load(self, entries: Sequence[EntryPoint], faulty: Mapping[str, str]) -> None:
         for entry in entries:
+            if entry.name in faulty:
+                self.blame(entry.name, faulty[entry.name])
+                continue
             try:
-                if entry.name in faults:
-                    raise FaultError(faults[entry.name])
                 module = guarded(entry.load, seconds=self._patience)
             except FaultError as fault:
                 self.blame(entry.name, f"import {fault}")
@@ -315,6 +319,22 @@ class PluginHost:
         failed = [info for info in self._infos.values() if info.state is not PluginState.ACTIVE]
         listed = "; ".join(f"{i.name} ({i.distribution}) is {i.state.value}: {i.reason}" for i in failed)
         return f" [{listed}]" if listed else ""
+
+
+def _rehearse(config: NodeConfig | None, patience: float, entry: EntryPoint, doing: Callable[[str], None]) -> None:
+    """In a child process: what comes to its end here, well or badly, will do so in this one too."""
+    doing("import")
+    with undivided():
+        entry.load()
+    if config is None:
+        return
+    # Whoever waits for the child is to find out first that something does not end.
+    host = PluginHost(installed=[entry], tried=True, patience_seconds=2 * patience)
+    for hook in CONFIGURED:
+        if entry.name in host.owners(hook):
+            doing(hook)
+            for _ in host.ask(entry.name, hook, config=config):
+                pass
 
 
 def _answers(function: Any, passed: Sequence[Any]) -> list[Any]:
