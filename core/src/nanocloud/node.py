@@ -47,7 +47,7 @@ from nanocloud.kubelet.claims import ClaimsWorker
 from nanocloud.kubelet.kubelet import Kubelet
 from nanocloud.kubelet.parts import KubeletParts
 from nanocloud.models.builtin import builtin_registry
-from nanocloud.models.kinds import KindRegistry, ResourceKind
+from nanocloud.models.kinds import KindRegistry, ResourceKind, fault_of
 from nanocloud.objects import EventRecorder, NamespaceController, ObjectStore
 from nanocloud.observability import metrics
 from nanocloud.planning.expander import expander
@@ -109,7 +109,10 @@ async def open_node(config: NodeConfig, host: PluginHost) -> AsyncIterator[Node]
         keyspace = await stack.enter_async_context(Keyspace.open(storage))
         registry = builtin_registry()
         for offer in host.call("nanocloud_api_resources", ResourceKind, config=config):
-            _add_kind(registry, offer)
+            if fault := fault_of(offer.value):
+                host.blame(offer.plugin, f"nanocloud_api_resources gave {fault}")
+            else:
+                _add_kind(registry, offer)
         store = ObjectStore(keyspace, registry, seal=envelope.seal, unseal=envelope.unseal)
         await store.ensure_namespaces()
         events = EventRecorder(store)

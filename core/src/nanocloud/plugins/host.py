@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from functools import partial
+from importlib.metadata import EntryPoint
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,7 +29,6 @@ from nanocloud.plugins.trial import faults
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from importlib.metadata import EntryPoint
     from types import ModuleType
 
     from nanocloud.config import NodeConfig
@@ -143,7 +143,7 @@ class PluginHost:
         elif len(entries) > 1:
             # Which of them is meant cannot be known, and running the wrong one as root is no small matter.
             state, reason = PluginState.DUPLICATE, f"the name is offered by {info.distribution}: uninstall all but one"
-        elif not entries[0].pattern.match(entries[0].value):
+        elif not EntryPoint.pattern.match(entries[0].value):
             state, reason = PluginState.BROKEN, f"its entry point {entries[0].value[:80]!r} names no module"
         else:
             state = PluginState.ACTIVE
