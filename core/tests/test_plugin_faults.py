@@ -464,3 +464,28 @@ def test_commands_of_one_name_are_an_error_that_names_both_distributions(site: P
     assert "Says hello." in cli(site, "--help", NANOCLOUD_DISABLE_PLUGINS="two").stdout
     assert cli(site, "hello", NANOCLOUD_ALLOW_PLUGINS="two").stdout == "hello\n"
     assert "No such command" in cli(site, "hello", NANOCLOUD_ALLOW_PLUGINS="core").stderr
+
+
+@pytest.mark.parametrize(
+    ("load", "told"),
+    [
+        ("raise ValueError('\\x1b[2J')", "cannot be loaded: raised ValueError: ?[2J"),
+        ("raise SystemExit", "cannot be loaded: raised SystemExit"),
+        ("return None", "are no typer.Typer but NoneType"),
+    ],
+)
+def test_commands_that_cannot_be_loaded_are_told_with_their_plugin(site: PluginSite, load: str, told: str) -> None:
+    site.install("acme-one", "one", GOOD + HELLO.replace("import typer", load))
+    done = cli(site, "hello")
+    assert done.stderr == (
+        f"error: the commands 'hello' of the plugin 'one' {told}\n  see: nanocloud plugin show one\n"
+    )
+    assert done.returncode == 2
+
+
+def test_a_line_of_help_that_is_none_leaves_the_rest(site: PluginSite) -> None:
+    odd = "class Odd:\n    def __str__(self): raise SystemExit\n"
+    site.install("acme-one", "one", GOOD + odd + HELLO.replace('"Says hello."', "Odd()"))
+    lines = cli(site, "--help").stdout.splitlines()
+    assert lines[-1].strip() == "hello"
+    assert "  plugin " in "".join(line[:9] for line in lines)

@@ -140,6 +140,7 @@ def test_two_providers_of_one_name_are_noted_and_the_rest_is_shown(site: PluginS
     [
         ("1 / 0", {}, f"see the whole error with: {sys.executable} -c 'import plugin_of_the_test_"),
         (f"{PREAMBLE}    1 / 0", {}, "check its table in the configuration, or tell its authors: https://acme.example"),
+        (PREAMBLE.replace("@hookimpl", "") + "    return []", {}, "tell its authors: https://acme.example"),
         (
             "NANOCLOUD_CONTRACTS = {'runtime': '2.0'}",
             {},

@@ -42,8 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as exc:
         if debug:
             raise
-        print(f"error: internal error: {type(exc).__name__}: {exc}", file=sys.stderr)
-        print("  run it again with --debug for the traceback", file=sys.stderr)
+        hint = "run it again with --debug for the traceback"
+        print_error(NanocloudError(f"internal error: {type(exc).__name__}: {exc}", hint=hint))
         return fatal
 
 
