@@ -70,7 +70,7 @@ def plugin_name(name: str) -> PluginName:
     if name in _RESERVED:
         raise AlreadyExistsError(f"{name!r} is a name of core")
     if name in _FOLDERS:
-        raise AlreadyExistsError(f"{name!r} is the name of a folder that the node has; say whose {name} it is")
+        raise AlreadyExistsError(f"{name!r} is the name of a folder of the node; say whose {name} it is")
     made = PluginName(name)
     installed, _ = discover(GROUP)
     for entry in installed:
