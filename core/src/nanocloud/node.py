@@ -52,6 +52,7 @@ from nanocloud.objects import EventRecorder, NamespaceController, ObjectStore
 from nanocloud.observability import metrics
 from nanocloud.planning.expander import expander
 from nanocloud.plugins import Offer, PluginHost, PluginState
+from nanocloud.plugins.offers import unfilled
 from nanocloud.plugins.scrape import PluginMetrics
 from nanocloud.providers.binding import BindingProvider
 from nanocloud.providers.image import ImageProvider
@@ -189,16 +190,8 @@ async def _open_images(stack: AsyncExitStack, host: PluginHost, config: NodeConf
 
 def _missing_roles(host: PluginHost, config: NodeConfig) -> PluginError | None:
     """What to say where a role that running services needs has no provider at all."""
-    roles: list[tuple[str, str, type]] = [
-        ("runtime", "nanocloud_runtime_providers", RuntimeProvider),
-        ("network", "nanocloud_network_providers", NetworkProvider),
-        ("volume", "nanocloud_volume_providers", VolumeProvider),
-        ("image", "nanocloud_image_providers", ImageProvider),
-    ]
-    for role, hook, contract in roles:
-        if not host.named(hook, contract, config=config):
-            return host.missing(role)
-    return None
+    role = next(unfilled(host, config), None)
+    return None if role is None else host.missing(role)
 
 
 async def run_node(

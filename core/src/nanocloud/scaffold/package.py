@@ -15,14 +15,13 @@ import attrs
 from nanocloud import __version__
 from nanocloud.errors import AlreadyExistsError, NanocloudError, NotFoundError, UsageError
 from nanocloud.macros import BuiltinMacros
+from nanocloud.plugins.offers import ALL_ARE_USED
 from nanocloud.scaffold.contracts import CONTRACTS, Contract
 from nanocloud.scaffold.names import PluginName, plugin_name
 from nanocloud.scaffold.skeleton import import_lines, imported, members, provider_module
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-_ALL_ARE_USED = ("image", "macro")
 
 
 @attrs.frozen
@@ -135,7 +134,7 @@ def _project(names: PluginName, contracts: Sequence[Contract]) -> str:
 
 
 def _readme(names: PluginName, contracts: Sequence[Contract]) -> str:
-    settings = [f'{contract.name} = "{names.name}"' for contract in contracts if contract.name not in _ALL_ARE_USED]
+    settings = [f'{contract.name} = "{names.name}"' for contract in contracts if contract.name not in ALL_ARE_USED]
     choosing = "\n" + _template("choosing.md", settings="\n".join(settings)) if settings else ""
     return _template(
         "README.md",
