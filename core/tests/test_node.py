@@ -324,7 +324,9 @@ async def test_a_client_certificate_can_be_required(config: NodeConfig) -> None:
 async def test_the_log_names_plugins_that_are_not_in_use_though_nobody_said_so(
     config: NodeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = PluginHost(builtin=builtin, disabled=["gone"], installed=[Entry(ModuleType("old"))])  # type: ignore[list-item]
+    old = Entry(ModuleType("old"))
+    old.name = "ol\x1b[2Jd"
+    made = PluginHost(builtin=builtin, disabled=["gone"], installed=[old])  # type: ignore[list-item]
     monkeypatch.setattr(node_module, "plugin_host", lambda _: made)
     with capture_logs() as logs:
         async with trio.open_nursery() as nursery:
@@ -334,7 +336,8 @@ async def test_the_log_names_plugins_that_are_not_in_use_though_nobody_said_so(
             nursery.cancel_scope.cancel()
     told = {entry["event"]: entry for entry in logs}
     assert "node.disable_plugins names 'gone', which is not installed" in told
-    assert told["a plugin is incompatible"]["plugin"] == "fakes"
+    assert told["a plugin is incompatible"]["plugin"] == "ol?[2Jd"
+    assert told["a plugin is incompatible"]["hint"] == "see: nanocloud plugin show ol?[2Jd"
     assert told["a plugin is incompatible"]["reason"].startswith("states no NANOCLOUD_CONTRACTS")
 
 

@@ -50,6 +50,7 @@ from nanocloud.models.builtin import builtin_registry
 from nanocloud.models.kinds import KindRegistry, ResourceKind, fault_of
 from nanocloud.objects import EventRecorder, NamespaceController, ObjectStore
 from nanocloud.observability import metrics
+from nanocloud.output import printable
 from nanocloud.planning.expander import expander
 from nanocloud.plugins import Offer, PluginHost, PluginState
 from nanocloud.plugins.offers import unfilled
@@ -280,15 +281,15 @@ async def serve_until_signal(config: NodeConfig) -> None:
 def _tell_of_plugins(host: PluginHost) -> None:
     """Those that are not in use although nobody said so, and names in the configuration that mean none."""
     for note in host.notes:
-        log.warning(note)
+        log.warning(printable(note))
     for info in host.plugins:
         if info.state not in (PluginState.ACTIVE, PluginState.DISABLED):
             log.warning(
                 f"a plugin is {info.state.value}",
-                plugin=info.name,
-                distribution=info.distribution,
+                plugin=printable(info.name),
+                distribution=printable(info.distribution),
                 reason=info.reason,
-                hint=f"see: nanocloud plugin show {info.name}",
+                hint=f"see: nanocloud plugin show {printable(info.name)}",
             )
 
 
