@@ -4,7 +4,10 @@ Hooks register, providers work. A hook is synchronous, cheap and typed; it is ca
 starts and must not touch the host, the network or the keyspace. What takes time happens in a provider's async
 methods. A hook that raises, or is not done after ten seconds, breaks its plugin and nothing else. Unless a hook says
 otherwise, the answers of all plugins are joined, and two answers of one name are an error that names both
-distributions.
+distributions. Names are RFC 1123 labels.
+
+A hook that takes the configuration is called once more in a child process, before, so that one that crashes takes no
+node with it.
 
 A plugin module states ``NANOCLOUD_CONTRACTS = {"runtime": "1.0"}``, the version of each contract that it was built
 for (``nanocloud.providers.CONTRACTS`` has those of this node); a version that does not fit is refused by name.

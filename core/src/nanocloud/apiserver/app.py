@@ -80,8 +80,10 @@ class _Errors:
 
         try:
             await self._app(scope, receive, watched_send)
-        except Exception as exc:
+        except (Exception, SystemExit) as exc:
             if has_started:
+                if isinstance(exc, SystemExit):  # a plugin's handler ends its request, not the server
+                    raise RuntimeError("a handler exited within its answer") from exc
                 raise
             if not isinstance(exc, NanocloudError):
                 log.exception("request failed", path=scope.get("path"), method=scope.get("method"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import functools
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -17,6 +16,7 @@ from nanocloud.errors import (
     CompactedError,
     FieldError,
     FutureRevisionError,
+    PluginError,
 )
 from nanocloud.extension import Requester
 from nanocloud.models.meta import Object, name_of, namespace_of
@@ -295,7 +295,11 @@ def admit(
 ) -> Object:
     requester = Requester(name=request.user.name, groups=request.user.groups)
     checks = sorted(context.admission, key=lambda check: check.name)
-    return functools.reduce(lambda o, check: check.admit(operation, kind, o, old, requester), checks, obj)
+    for check in checks:
+        obj = check.admit(operation, kind, obj, old, requester)
+        if not isinstance(obj, dict):
+            raise PluginError(f"the admission check {check.name!r} returned {type(obj).__name__} and no object")
+    return obj
 
 
 # ---- deleting --------------------------------------------------------------------------------------------------------

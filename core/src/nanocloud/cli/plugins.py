@@ -58,7 +58,7 @@ def show_plugin(
     """One plugin and its providers. Says where it comes from, what of it is used, and what to do if it is not."""
     _check(output)
     from nanocloud.cli.plugin_report import details, details_as_text
-    from nanocloud.output import dump
+    from nanocloud.output import dump, printable
 
     host, by_plugin = _survey()
     found = [info for info in host.plugins if info.name == name]
@@ -67,7 +67,7 @@ def show_plugin(
         raise NotFoundError(f"no plugin {name!r} is installed", hint=f"installed: {names}")
     info, *others = found
     for other in others:
-        typer.echo(f"note: {other.distribution} offers this name too: {other.reason}", err=True)
+        typer.echo(f"note: {printable(other.distribution)} offers this name too: {other.reason}", err=True)
     providers = by_plugin.get(name, ())
     typer.echo(details_as_text(info, providers) if output == "table" else dump(details(info, providers), output))
 
@@ -81,14 +81,15 @@ def _survey() -> tuple[PluginHost, Mapping[str, Sequence[OfferedProvider]]]:
     """The plugins of this installation once each was asked for its providers, and those; notes what is odd."""
     from nanocloud import builtin  # not by way of the node: that would import the API server
     from nanocloud.config import load
+    from nanocloud.output import printable
     from nanocloud.plugins import PluginHost
     from nanocloud.plugins.offers import offers
 
     config = load()
-    host = PluginHost(allowed=config.allow_plugins, disabled=config.disable_plugins, builtin=builtin)
+    host = PluginHost(allowed=config.allow_plugins, disabled=config.disable_plugins, builtin=builtin, config=config)
     found = offers(host, config)
     for note in (*host.notes, *found.problems):
-        typer.echo(f"note: {note}", err=True)
+        typer.echo(f"note: {printable(note)}", err=True)
     return host, found.by_plugin
 
 
