@@ -55,7 +55,9 @@ class ContainerSuite(ProviderSuite[RuntimeProvider]):
 
     @pytest.fixture
     def layers(self) -> tuple[Path, ...]:
-        raise TypeError(f"{type(self).__name__} must define the fixture layers")
+        pytest.fail(
+            f"{type(self).__name__} must define the fixture layers: an unpacked image with a shell", pytrace=False
+        )
 
     @pytest.fixture
     def spec(self, layers: tuple[Path, ...], tmp_path: Path) -> Callable[..., ContainerSpec]:
