@@ -20,6 +20,7 @@ from nanocloud.errors import InvalidError
 from nanocloud.providers.binding import BindingResult
 from nanocloud.providers.macro import MacroProvider, MacroValue
 from nanocloud.providers.runtime import ContainerState, ExitStatus
+from nanocloud.providers.storage import RecordPut
 from nanocloud.testkit import FakeBinding, FakeDisk, FakeImages, FakeNetwork, FakeRuntime, FakeStorage, FakeVolume
 from nanocloud.testkit.calls import now
 from nanocloud.testkit.suites import MacroProviderSuite
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from nanocloud.providers.macro import MacroContext
     from nanocloud.providers.network import SandboxId, SandboxNetwork, SandboxNetworkSpec
     from nanocloud.providers.runtime import ContainerId, ContainerSpec
-    from nanocloud.providers.storage import ChangePage, Committed, Record, Rejected, Transaction
+    from nanocloud.providers.storage import ChangePage, Committed, Record, RecordPage, Rejected, Transaction
     from nanocloud.providers.volume import VolumeId
 
 CANCELLED = (
@@ -61,6 +62,7 @@ class TestLosesAWrite(StorageSubject):
         "What ``transact`` returned survives a crash of the process and of the machine.",
         "Numbers are never reused, also not after a crash.",
         "One that is refused changes nothing and disturbs no other.",
+        "The page is complete up to this revision: reading goes on with ``after=through``.",
         "Transactions go on meanwhile.",
     )
 
@@ -111,6 +113,7 @@ class TestAnswersBeforeItIsDurable(StorageSubject):
     breaks = (
         "What ``transact`` returned survives a crash of the process and of the machine.",
         "Numbers are never reused, also not after a crash.",
+        "CompactedError: ``after`` lies before the compacted revision: some changes are forgotten.",
     )
 
 
@@ -158,6 +161,98 @@ class TestCutsATransaction(StorageSubject):
         "A page holds whole transactions (as far as they touch the range) and ends after about ``limit`` changes, or "
         "earlier if they are large; it is empty only if nothing changed up to ``through``, which is then the store's "
         "last revision.",
+    )
+
+
+class TearsARange(FakeStorage):
+    """Reads a range in two halves."""
+
+    async def range(
+        self, start: bytes, end: bytes | None, *, limit: int | None = None, revision: int | None = None
+    ) -> RecordPage:
+        first = await super().range(start, end, limit=limit, revision=revision)
+        if revision is not None or len(first.records) < 100:
+            return first
+        await trio.sleep(0.005)
+        second = await super().range(start, end, limit=limit)
+        return attrs.evolve(first, records=first.records[:50] + second.records[50:])
+
+
+class TestTearsARange(StorageSubject):
+    fake = TearsARange
+    breaks = ("The records with ``start <= key < end`` (``end`` None: no upper bound), all from one state.",)
+
+
+class LimitsBeforeItLooks(FakeStorage):
+    """Takes the lowest keys that there ever were, and then looks which exist."""
+
+    async def range(
+        self, start: bytes, end: bytes | None, *, limit: int | None = None, revision: int | None = None
+    ) -> RecordPage:
+        page = await super().range(start, end, revision=revision)
+        keys = list(self.disk._between(start, end))[:limit]
+        return attrs.evolve(
+            page,
+            records=tuple(record for record in page.records if record.key in keys),
+            more=any(record.key not in keys for record in page.records),
+        )
+
+
+class TestLimitsBeforeItLooks(StorageSubject):
+    fake = LimitsBeforeItLooks
+    breaks = ("At most ``limit``, which is 1 or more, from the lowest key on; None: all of them.",)
+
+
+class SkipsWhatComesMeanwhile(FakeStorage):
+    """Reads changes first, and then how far they reach."""
+
+    async def changes(self, start: bytes, end: bytes | None, *, after: int, limit: int) -> ChangePage:
+        page = await super().changes(start, end, after=after, limit=limit)
+        if page.through < self.disk.revision:
+            return page
+        await trio.sleep(0.005)
+        return attrs.evolve(page, through=self.disk.revision)
+
+
+class TestSkipsWhatComesMeanwhile(StorageSubject):
+    fake = SkipsWhatComesMeanwhile
+    breaks = ("The page is complete up to this revision: reading goes on with ``after=through``.",)
+
+
+class ForgetsThatItCompacted(FakeStorage):
+    """When it is opened again."""
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        async with super().lifespan():
+            self.disk._compacted = 0
+            yield
+
+
+class TestForgetsThatItCompacted(StorageSubject):
+    fake = ForgetsThatItCompacted
+    breaks = ("CompactedError: ``after`` lies before the compacted revision: some changes are forgotten.",)
+
+
+class RoundsTheExpiry(FakeStorage):
+    """To a whole second."""
+
+    async def transact(self, transaction: Transaction) -> Committed | Rejected:
+        puts = (
+            attrs.evolve(operation, expires_at=float(int(operation.expires_at)))
+            if isinstance(operation, RecordPut) and operation.expires_at is not None
+            else operation
+            for operation in transaction.operations
+        )
+        return await super().transact(attrs.evolve(transaction, operations=tuple(puts)))
+
+
+class TestRoundsTheExpiry(StorageSubject):
+    fake = RoundsTheExpiry
+    breaks = (
+        "``expires_at`` is stored and given back with the value it was written with; a storage never removes a record "
+        "by itself.",
+        "Each transaction that changes something takes the next number, once; all its changes carry that number.",
     )
 
 

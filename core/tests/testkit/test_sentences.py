@@ -165,7 +165,6 @@ UNHELD: dict[str, dict[str, str]] = {
             In the order of their keys.
             The state they were read at: the one asked for, else the store's last.
             In the order of revisions; within one in the order of the transaction's operations.
-            The page is complete up to this revision: reading goes on with ``after=through``.
             Of the last committed transaction.
             History before this revision is forgotten; 0: none is.
             What the data occupies.
