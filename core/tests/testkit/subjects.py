@@ -6,6 +6,7 @@ Imported as a module of this folder, by the tests that the fakes pass and by tho
 from __future__ import annotations
 
 import hashlib
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
@@ -38,7 +39,7 @@ from nanocloud.testkit.suites import containers as words
 from nanocloud.testkit.suites.layout import ImageSource, Published
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from nanocloud.providers.binding import BindingCall, BindingProvider
@@ -211,6 +212,13 @@ class NetworkSubject(NetworkProviderSuite):
     ) -> tuple[int, set[IPAddress]]:
         assert isinstance(provider, FakeNetwork)
         return inside.NOERROR if name in provider.names else inside.NXDOMAIN, set(provider.names.get(name, ()))
+
+    @contextmanager
+    def program_at(self, provider: NetworkProvider, port: int) -> Iterator[None]:
+        assert isinstance(provider, FakeNetwork)
+        provider.host_programs[port, "tcp"] = "apache2"
+        yield
+        del provider.host_programs[port, "tcp"]
 
     # Nothing is made on the host, as FakeNetwork says: no namespace can be entered, no port answers.
     test_a_namespace_has_the_address = None  # type: ignore[assignment]

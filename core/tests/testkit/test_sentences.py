@@ -90,8 +90,6 @@ UNHELD: dict[str, dict[str, str]] = {
     "network": {
         MEANING: """
             The network contract: a sandbox gets a network namespace, addresses, host ports, and names that resolve.
-            ``[a-z0-9][a-z0-9.-]{0,62}``; one pod sandbox.
-            None: every address of the node, loopback too.
             ``<namespace>/<pod>``; whose address it is.
             Connects pod sandboxes.
             """,
