@@ -16,11 +16,12 @@ import pytest
 import trio
 from subjects import BindingSubject, ImageSubject, NetworkSubject, RuntimeSubject, StorageSubject, VolumeSubject
 
-from nanocloud.errors import InvalidError, ProviderError
+from nanocloud.errors import ImageError, InvalidError, NotFoundError, ProviderError
 from nanocloud.providers.binding import BindingResult
 from nanocloud.providers.macro import MacroProvider, MacroValue
 from nanocloud.providers.runtime import ContainerState, ExitStatus
 from nanocloud.providers.storage import RecordPut
+from nanocloud.providers.volume import VolumeId
 from nanocloud.testkit import FakeBinding, FakeDisk, FakeImages, FakeNetwork, FakeRuntime, FakeStorage, FakeVolume
 from nanocloud.testkit.calls import now
 from nanocloud.testkit.suites import MacroProviderSuite
@@ -31,12 +32,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from nanocloud.providers.binding import BindingCall, BindingOutcome
-    from nanocloud.providers.image import Digest
+    from nanocloud.providers.image import Digest, Image, PullProgress, UnpackedImage
     from nanocloud.providers.macro import MacroContext
     from nanocloud.providers.network import PortMapping, SandboxId, SandboxNetwork, SandboxNetworkSpec
     from nanocloud.providers.runtime import ContainerId, ContainerSpec
     from nanocloud.providers.storage import ChangePage, Committed, Record, RecordPage, Rejected, Transaction
-    from nanocloud.providers.volume import VolumeId
+    from nanocloud.providers.volume import VolumeSpec, VolumeStatus
 
 CANCELLED = (
     "A cancelled call leaves nothing behind, or something that calling it again, ``list`` and ``remove`` put right; "
@@ -173,7 +174,7 @@ class TearsARange(FakeStorage):
         first = await super().range(start, end, limit=limit, revision=revision)
         if revision is not None or len(first.records) < 100:
             return first
-        await trio.sleep(0.005)
+        await trio.sleep(0.02)
         second = await super().range(start, end, limit=limit)
         return attrs.evolve(first, records=first.records[:50] + second.records[50:])
 
@@ -210,7 +211,7 @@ class SkipsWhatComesMeanwhile(FakeStorage):
         page = await super().changes(start, end, after=after, limit=limit)
         if page.through < self.disk.revision:
             return page
-        await trio.sleep(0.005)
+        await trio.sleep(0.02)
         return attrs.evolve(page, through=self.disk.revision)
 
 
@@ -475,7 +476,7 @@ class LosesDataOnSecondPublish(FakeVolume):
 
 class TestLosesDataOnSecondPublish(VolumeSubject):
     fake = LosesDataOnSecondPublish
-    breaks = ("A fresh volume is empty; what was written is there again.",)
+    breaks = ("A fresh volume is empty; what was written is there again.", "Calls for one volume may overlap.")
 
 
 class DropsEveryConsumer(FakeVolume):
@@ -486,7 +487,65 @@ class DropsEveryConsumer(FakeVolume):
 
 class TestDropsEveryConsumer(VolumeSubject):
     fake = DropsEveryConsumer
-    breaks = ("Drop the consumer; without consumers the volume is unmounted. Unknown consumers are no error.",)
+    breaks = (
+        "Drop the consumer; without consumers the volume is unmounted. Unknown consumers are no error.",
+        "Calls for one volume may overlap.",
+    )
+
+
+class ReadsItsRecordTooEarly(FakeVolume):
+    """Who else uses a volume is read before the mount, and written after it."""
+
+    async def publish(self, volume: VolumeId, *, consumer: str) -> Path:
+        before = set(self._known(volume).consumers)
+        path = await super().publish(volume, consumer=consumer)
+        self._known(volume).consumers = before | {consumer}
+        return path
+
+
+class TestReadsItsRecordTooEarly(VolumeSubject):
+    fake = ReadsItsRecordTooEarly
+    breaks = ("Calls for one volume may overlap.",)
+
+
+class ShortensIds(FakeVolume):
+    """To 64 letters, for a label that holds no more."""
+
+    async def create(self, spec: VolumeSpec) -> VolumeStatus:
+        return await super().create(attrs.evolve(spec, id=_shortened(spec.id)))
+
+    async def publish(self, volume: VolumeId, *, consumer: str) -> Path:
+        return await super().publish(_shortened(volume), consumer=consumer)
+
+    async def unpublish(self, volume: VolumeId, *, consumer: str) -> None:
+        await super().unpublish(_shortened(volume), consumer=consumer)
+
+
+def _shortened(volume: VolumeId) -> VolumeId:
+    return VolumeId(volume[:64]) if len(volume) <= 128 else volume
+
+
+class TestShortensIds(VolumeSubject):
+    fake = ShortensIds
+    breaks = ("``[a-z0-9][a-z0-9.-]{0,127}``; unique on the node, chosen by the caller.",)
+
+
+class ForgetsBeforeItUnmounts(FakeVolume):
+    """The consumer is dropped first; an unpublish that is cancelled then leaves the mount to nobody."""
+
+    async def unpublish(self, volume: VolumeId, *, consumer: str) -> None:
+        consumers = self._known(volume).consumers
+        if consumer in consumers:
+            consumers.remove(consumer)
+            consumers.add("nobody")
+            await trio.lowlevel.checkpoint()
+            consumers.remove("nobody")
+        await super().unpublish(volume, consumer=consumer)
+
+
+class TestForgetsBeforeItUnmounts(VolumeSubject):
+    fake = ForgetsBeforeItUnmounts
+    breaks = (CANCELLED,)
 
 
 # ---- images ----------------------------------------------------------------------------------------------------------
@@ -514,6 +573,46 @@ class TestCollectsWhatIsNew(ImageSubject):
         "Images that were resolved, ensured or looked up less than ``idle_seconds`` ago stay: a plan may hold one that "
         "is not stored yet.",
     )
+
+
+class KeepsItsIndexInMemory(FakeImages):
+    """What was unpacked is unpacked again by the next server."""
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        self._here.clear()
+        yield
+
+
+class TestKeepsItsIndexInMemory(ImageSubject):
+    fake = KeepsItsIndexInMemory
+    breaks = ("The image with that manifest digest, without any network, if all of it is here.",)
+
+
+class FailsWithTheFirst(FakeImages):
+    """Whoever comes later waits for the first, who may have given up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._under_way: dict[Digest, trio.Event] = {}
+
+    async def ensure(self, image: Image, *, progress: PullProgress | None = None) -> UnpackedImage:
+        if (first := self._under_way.get(image.digest)) is not None:
+            await first.wait()
+            if image.digest not in self._here:
+                raise ImageError(f"{image.reference} was not unpacked")
+            return self._here[image.digest]
+        self._under_way[image.digest] = trio.Event()
+        try:
+            await trio.sleep(0.01)
+            return await super().ensure(image, progress=progress)
+        finally:
+            self._under_way.pop(image.digest).set()
+
+
+class TestFailsWithTheFirst(ImageSubject):
+    fake = FailsWithTheFirst
+    breaks = ("Concurrent calls for one layer share the work.",)
 
 
 # ---- bindings --------------------------------------------------------------------------------------------------------
@@ -557,6 +656,20 @@ class ShowsASecret(FakeBinding):
 class TestShowsASecret(BindingSubject):
     fake = ShowsASecret
     breaks = ("Standard output and error together, clipped to 1 MiB, with every secret argument masked.",)
+
+
+class RaisesForWhatIsGone(FakeBinding):
+    """It knows of containers that have ended, and not of those that are gone."""
+
+    async def run(self, call: BindingCall) -> BindingOutcome:
+        if call.container not in {status.id for status in await call.runtime.list()}:
+            raise NotFoundError(f"container {call.container} does not exist")
+        return await super().run(call)
+
+
+class TestRaisesForWhatIsGone(BindingSubject):
+    fake = RaisesForWhatIsGone
+    breaks = ("A container that does not run is a failure of the command.",)
 
 
 # ---- macros ----------------------------------------------------------------------------------------------------------

@@ -185,7 +185,6 @@ UNHELD: dict[str, dict[str, str]] = {
     "volume": {
         MEANING: """
             The volume contract: a claim becomes a file system of the asked size that containers mount.
-            ``[a-z0-9][a-z0-9.-]{0,127}``; unique on the node, chosen by the caller.
             Keeps volumes.
             """,
         MACHINE: """

@@ -120,8 +120,8 @@ class NetworkProviderSuite(ProviderSuite[NetworkProvider]):
     @pytest.mark.parametrize(
         "changed",
         [
-            {"sandbox": "../escape"}, {"sandbox": "Upper"}, {"sandbox": "x" * 64}, {"sandbox": ""}, {"sandbox": "web\n"},
-            {"owner": "web"},
+            {"sandbox": "../escape"}, {"sandbox": "Upper"}, {"sandbox": "x" * 64}, {"sandbox": ""},
+            {"sandbox": "web\n"}, {"owner": "web"},
             {"ports": (PortMapping(host_port=0, container_port=80),)},
             {"ports": (PortMapping(host_port=80, container_port=65536),)},
         ],
