@@ -16,7 +16,7 @@ import pytest
 import trio
 from subjects import BindingSubject, ImageSubject, NetworkSubject, RuntimeSubject, StorageSubject, VolumeSubject
 
-from nanocloud.errors import ImageError, InvalidError, NotFoundError, ProviderError
+from nanocloud.errors import AlreadyExistsError, ImageError, InvalidError, NotFoundError, ProviderError
 from nanocloud.providers.binding import BindingResult
 from nanocloud.providers.macro import MacroProvider, MacroValue
 from nanocloud.providers.runtime import ContainerState, ExitStatus
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from nanocloud.providers.image import Digest, Image, PullProgress, UnpackedImage
     from nanocloud.providers.macro import MacroContext
     from nanocloud.providers.network import PortMapping, SandboxId, SandboxNetwork, SandboxNetworkSpec
-    from nanocloud.providers.runtime import ContainerId, ContainerSpec
+    from nanocloud.providers.runtime import ContainerId, ContainerSpec, ContainerStatus
     from nanocloud.providers.storage import ChangePage, Committed, Record, RecordPage, Rejected, Transaction
     from nanocloud.providers.volume import VolumeSpec, VolumeStatus
 
@@ -321,6 +321,99 @@ class StopDoesNotWait(FakeRuntime):
 class TestStopDoesNotWait(RuntimeSubject):
     fake = StopDoesNotWait
     breaks = ("It has ended when this returns.",)
+
+
+class BeginsTheLogAnew(FakeRuntime):
+    async def create(self, spec: ContainerSpec) -> None:
+        is_new = spec.id not in self.containers
+        await super().create(spec)
+        if is_new:
+            spec.log_path.write_bytes(b"")
+
+
+class TestBeginsTheLogAnew(RuntimeSubject):
+    fake = BeginsTheLogAnew
+    breaks = (
+        "The container's standard output and error are appended to ``ContainerSpec.log_path`` in the CRI log format "
+        "(``<RFC 3339 nanoseconds> stdout|stderr F|P <text>``) without the server's help.",
+    )
+
+
+class LeavesWhoWaits(FakeRuntime):
+    """Removing a container tells nobody who waits for its end."""
+
+    async def remove(self, container: ContainerId) -> None:
+        if (found := self.containers.get(container)) is not None and found.exit is None:
+            found.ended = trio.Event()
+        await super().remove(container)
+
+
+class TestLeavesWhoWaits(RuntimeSubject):
+    fake = LeavesWhoWaits
+    breaks = ("Wait until the container ends; at once if it has.",)
+
+
+class ForgetsBeforeItRemoves(FakeRuntime):
+    """A remove that is cancelled leaves a container that nobody lists and whose id is taken."""
+
+    async def remove(self, container: ContainerId) -> None:
+        found = self.containers.pop(container, None)
+        if found is not None:
+            self._half_removed.add(container)
+            await trio.lowlevel.checkpoint()
+            self._half_removed.remove(container)
+            self.containers[container] = found
+        await super().remove(container)
+
+    async def create(self, spec: ContainerSpec) -> None:
+        if spec.id in self._half_removed:
+            raise AlreadyExistsError(f"container {spec.id} exists already")
+        await super().create(spec)
+
+    def __init__(self, **play: Any) -> None:
+        super().__init__(**play)
+        self._half_removed: set[ContainerId] = set()
+
+
+class TestForgetsBeforeItRemoves(RuntimeSubject):
+    fake = ForgetsBeforeItRemoves
+    breaks = (CANCELLED,)
+
+
+class StopsHalfWay(FakeRuntime):
+    """A start that is cancelled leaves a container that can neither be started nor has ended."""
+
+    async def start(self, container: ContainerId) -> ContainerStatus:
+        found = self._known(container)
+        if found.started_at is None and container in self._begun:
+            raise ProviderError(f"container {container} is being started")
+        self._begun.add(container)
+        await trio.lowlevel.checkpoint()
+        self._begun.remove(container)
+        return await super().start(container)
+
+    def __init__(self, **play: Any) -> None:
+        super().__init__(**play)
+        self._begun: set[ContainerId] = set()
+
+
+class TestStopsHalfWay(RuntimeSubject):
+    fake = StopsHalfWay
+    breaks = (CANCELLED,)
+
+
+class WritesLabelsAsLines(FakeRuntime):
+    """``name=value``, a line each."""
+
+    async def create(self, spec: ContainerSpec) -> None:
+        lines = "\n".join(f"{name}={value}" for name, value in spec.labels.items()).splitlines()
+        labels = dict(line.partition("=")[::2] for line in lines)
+        await super().create(attrs.evolve(spec, labels=labels))
+
+
+class TestWritesLabelsAsLines(RuntimeSubject):
+    fake = WritesLabelsAsLines
+    breaks = ("Kept by the runtime and given back by ``list``; the kubelet finds its pods again by them.",)
 
 
 # ---- network ---------------------------------------------------------------------------------------------------------

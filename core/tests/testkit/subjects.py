@@ -62,8 +62,12 @@ def program(spec: ContainerSpec) -> FakeProgram:
             return FakeProgram(output=(("stdout", "ready"),), stop_exit_code=STOP_CODES[spec.stop_signal])
         case words.EXIT_7:
             return FakeProgram(exit_after_seconds=0, exit_code=7)
+        case words.LATE:
+            return FakeProgram(output=(("stdout", "late"),), exit_after_seconds=1, exit_code=7)
         case words.MISSING:
             return FakeProgram(start_error=127)
+        case words.OVERWRITE:
+            return saying("no\nno")
         case words.SAY:
             return saying("one", error="two")
         case words.SHOW:
@@ -195,6 +199,11 @@ class RuntimeSubject(RuntimeProviderSuite):
     def kill_behind_its_back(self, provider: RuntimeProvider, status: ContainerStatus) -> None:
         assert isinstance(provider, FakeRuntime)
         provider.exit(status.id, 137)
+
+    # Nothing of an image is looked at and no process has a pid, as FakeRuntime says.
+    test_a_user_the_image_does_not_have_is_refused = None  # type: ignore[assignment]
+    test_a_failed_create_leaves_no_container = None  # type: ignore[assignment]
+    test_namespaces_are_its_own = None  # type: ignore[assignment]
 
 
 class NetworkSubject(NetworkProviderSuite):

@@ -108,7 +108,6 @@ UNHELD: dict[str, dict[str, str]] = {
         MEANING: """
             The runtime contract: containers, as the kubelet asks for them.
             A container's life is ``created -> running -> exited``, then it is removed.
-            ``[a-z0-9][a-z0-9.-]{0,62}``; chosen by the caller, unique on the node.
             For what must never reach a disk in plaintext (keys, secrets) and for ``/etc/hosts`` and
             ``/etc/resolv.conf``.
             What ordinary services need; the default.
