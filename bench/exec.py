@@ -2,7 +2,8 @@
 
 By the API: ours over a WebSocket on a connection of its own, TLS handshake with a client certificate included, as
 ``kubectl exec`` does it; docker's over its Unix socket, three plain requests, the first of which connects. By command:
-``nanocloud exec``, ``podman exec``, ``docker exec``. The floor is ``crun exec`` from a process that is up.
+``nanocloud exec``, ``podman exec``, ``docker exec``; podman's is started in other namespaces, which takes a
+millisecond. The floor is ``crun exec`` from a process that is up.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ def nanocloud_volume_providers(config: NodeConfig) -> Sequence[VolumeProvider]:
 
 @hookspec
 def nanocloud_image_providers(config: NodeConfig) -> Sequence[ImageProvider]:
-    """Offer image sources and catalogs. Called as the runtimes are.
+    """Offer image sources and catalogues. Called as the runtimes are.
 
     All are used: a reference is asked of each in the order of their names until one does not answer NotFoundError.
     """

@@ -48,6 +48,19 @@ async def started(server: Server, *bundles: str) -> None:
     await server.settle()
 
 
+async def begun(machine: Simulation, server: Server, bundle: str) -> None:
+    """The first binding command of the bundle runs, and will for a minute."""
+    machine.fake_binding.calls.delay("run", 60)
+    await server.install("mariadb")
+    await server.ready("mariadb")
+    await server.install("wordpress", name=bundle, database_name=bundle, database_user=bundle)
+
+    async def runs() -> bool:
+        return bool(machine.fake_binding.calls.log)
+
+    await server.until(runs)
+
+
 def ran(machine: Simulation) -> list[str]:
     return [call.command for call in machine.fake_binding.runs]
 
@@ -259,16 +272,8 @@ async def test_a_service_that_is_no_longer_selected_takes_back_what_it_has_only_
     machine: Simulation, mock_clock: MockClock, accounts: FakeAccounts
 ) -> None:
     machine.add_image("wordpress", _without_database())
-    machine.fake_binding.calls.delay("run", 60)
     async with machine.run() as server:
-        await server.install("mariadb")
-        await server.ready("mariadb")
-        await server.install("wordpress", name="blog", database_name="blog", database_user="blog")
-
-        async def begun() -> bool:
-            return bool(machine.fake_binding.calls.log)
-
-        await server.until(begun)
+        await begun(machine, server, "blog")
         await server.change("blog", options={"database": "none"})
         await server.ready("blog")
         await server.pass_time(600)
@@ -280,19 +285,12 @@ async def test_a_service_that_is_no_longer_selected_takes_back_what_it_has_only_
 async def test_what_was_begun_with_another_password_is_not_forgotten_when_it_is_renamed(
     machine: Simulation, mock_clock: MockClock, accounts: FakeAccounts
 ) -> None:
-    machine.fake_binding.calls.delay("run", 60)
     async with machine.run() as server:
-        await server.install("mariadb")
-        await server.ready("mariadb")
-        await server.install("wordpress", name="blog", database_name="blog", database_user="blog")
+        await begun(machine, server, "blog")
 
         async def runs_of() -> list[str]:
             return [binding["spec"]["run"] for binding in (await server.store.list(BINDING)).items]
 
-        async def begun() -> bool:
-            return bool(machine.fake_binding.calls.log)
-
-        await server.until(begun)
         [first] = await runs_of()
         await server.change("blog", options={"database_password": "another"})
 
@@ -377,16 +375,8 @@ async def test_of_two_that_ask_for_one_name_at_once_one_gets_it(
 async def test_a_running_command_ends_before_it_is_revoked(
     machine: Simulation, mock_clock: MockClock, accounts: FakeAccounts
 ) -> None:
-    machine.fake_binding.calls.delay("run", 60)
     async with machine.run() as server:
-        await server.install("mariadb")
-        await server.ready("mariadb")
-        await server.install("wordpress", name="blog", database_name="blog", database_user="blog")
-
-        async def begun() -> bool:
-            return bool(machine.fake_binding.calls.log)
-
-        await server.until(begun)
+        await begun(machine, server, "blog")
         await server.uninstall("blog")
         await server.gone("blog")
         assert accounts.log[0] == "create_user"

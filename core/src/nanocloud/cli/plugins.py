@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 _STYLES = ("table", "json", "yaml")
 Output = Annotated[str, typer.Option("--output", "-o", help="table, json or yaml.")]
 
-app = typer.Typer(help="Plugins of this installation.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Plugins of this installation.", no_args_is_help=True, rich_markup_mode=None, add_completion=False
+)
 
 
 @app.callback()
@@ -53,7 +55,7 @@ def show_plugin(
     name: Annotated[str, typer.Argument(help="Name of the plugin, as in plugin list.", show_default=False)],
     output: Output = "table",
 ) -> None:
-    """One plugin: where it comes from, what it offers, what of that is used, and what to do if it is not."""
+    """One plugin and its providers. Says where it comes from, what of it is used, and what to do if it is not."""
     _check(output)
     from nanocloud.cli.plugin_report import details, details_as_text
     from nanocloud.output import dump
@@ -104,7 +106,7 @@ def new_plugin(
         str, typer.Option("--directory", help="Where to write it; must not exist. Default: ./nanocloud-NAME.")
     ] = "",
 ) -> None:
-    """Write the package of a new plugin: it installs, is found, and its tests say what to write next."""
+    """Write the package of a new plugin. It installs, is found, and its tests say what to write next."""
     from pathlib import Path
 
     from nanocloud.scaffold import new_plugin

@@ -99,7 +99,7 @@ class ImageProviderSuite(ProviderSuite[ImageProvider]):
     async def test_a_pinned_image_is_found_whatever_its_tag_says_now(
         self, provider: ImageProvider, source: ImageSource, published: Published
     ) -> None:
-        """Shape of ``reference``: a catalog service (``mariadb``), a registry reference (``host[:port]/name[:tag]``,
+        """Shape of ``reference``: a catalogue service (``mariadb``), a registry reference (``host[:port]/name[:tag]``,
         ``...@sha256:...``), an OCI layout folder (``oci:/path[:tag]``) or archive (``oci-archive:/path[:tag]``)."""
         moved = source.publish("v1", BASE, {"new": b"new"}, config={})
         assert (await provider.resolve(published.reference)).digest == moved.digest
@@ -107,8 +107,8 @@ class ImageProviderSuite(ProviderSuite[ImageProvider]):
         assert (pinned.digest, pinned.config) == (published.digest, READ)
 
     async def test_an_unknown_image_is_not_found(self, provider: ImageProvider, published: Published) -> None:
-        """NotFoundError: no such service or image; a catalog name lists near matches, a recipe that is not built says
-        how to build it."""
+        """NotFoundError: no such service or image; a service's name lists near matches, a recipe that is not built
+        says how to build it."""
         for reference in (f"{published.reference}-not", "no-such-service"):
             with pytest.raises(NotFoundError):
                 await provider.resolve(reference)
