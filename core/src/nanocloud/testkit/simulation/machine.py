@@ -99,6 +99,7 @@ class Simulation:
         self.clock_offset_seconds = 0.0
         """How far the server's wall clock is from the fakes'; a test may set it at any time."""
         self.faults, self.disk = Faults(), FakeDisk()
+        self.faults.end()  # no server lives yet
         self.faults.when_dead.append(self.disk.crash)
         self.images, self.network = FakeImages(), FakeNetwork()
         self.runtime, self.volume = FakeRuntime(), FakeVolume(folder / "volumes")
