@@ -13,6 +13,7 @@ from nanocloud.models.bundle import BUNDLE
 from nanocloud.models.meta import name_of, uid_of
 from nanocloud.models.pod import POD
 from nanocloud.testkit.accounts import EXPORTS, FakeAccounts
+from nanocloud.testkit.faults import Fault, FaultPlan
 from nanocloud.testkit.planning import MARIADB, WORDPRESS
 
 if TYPE_CHECKING:
@@ -304,6 +305,34 @@ async def test_what_was_begun_with_another_password_is_not_forgotten_when_it_is_
         await server.ready("blog")
         await server.pass_time(600)
         assert set(accounts.users) == {"writer"}
+
+
+@pytest.mark.parametrize("change", ["renamed", "not selected", "uninstalled"])
+async def test_what_begins_in_the_moment_in_which_it_is_to_go_is_not_forgotten(
+    machine: Simulation, mock_clock: MockClock, accounts: FakeAccounts, change: str
+) -> None:
+    machine.add_image("wordpress", _without_database())
+    async with machine.run() as server:
+        await started(server, "blog")
+        await server.change("mariadb", start=False)
+        await server.reason("mariadb", "Stopped")
+        await server.change("blog", options={"database_user": "writer"})
+        await server.reason("blog", "Binding")
+        [waiting] = [name for name in await server.names(BINDING) if "revoke" not in name]
+        machine.faults.source = plan = FaultPlan()
+        subject = f"/registry/nanocloud.io/bindings/default/{waiting}"
+        plan.add(Fault(delay_seconds=60), method="transact", subject=subject)
+        if change == "uninstalled":
+            await server.uninstall("blog")
+        else:
+            options = {"database_user": "editor"} if change == "renamed" else {"database": "none"}
+            await server.change("blog", options=options)
+        await server.pass_time(1)
+        await server.change("mariadb", start=True)
+        await server.ready("mariadb")
+        await server.pass_time(600)
+        assert accounts.log.count("create_user") > 1, "it has begun"
+        assert set(accounts.users) == ({"editor"} if change == "renamed" else set())
 
 
 async def test_a_service_that_is_selected_again_is_bound_again(
