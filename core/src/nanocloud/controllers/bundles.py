@@ -281,13 +281,17 @@ class BundleController:
 
     async def _take_back(self, bundle: Object, step: str, record: BindingRecord) -> None:
         store, provider = self._parts.store, self._parts.binding_provider
+        if (binding := await children.binding_of(store, bundle, step)) is not None:
+            spec = binding_spec_of(binding)
+            if (spec.target_uid, spec.owned) == (record.target_uid, record.owned):
+                await revocations.remove(store, binding)  # the record still tells of it
+            else:
+                await revocations.withdraw(store, bundle, binding, provider)
         made, forgotten = Made.of_record(step, record), (await self._profile(bundle)).forget(step)
         # As one write: a record of what is revoked would say that the bundle is still bound.
         entry = self._parts.profiles.entry(namespace_of(bundle), name_of(bundle), forgotten)
         if not await ensure_revocation(store, bundle, made, provider, also=(entry,)):
             await self._forget(bundle, step)
-        if (binding := await children.binding_of(store, bundle, step)) is not None:
-            await revocations.remove(store, binding)
 
     async def _forget(self, bundle: Object, step: str) -> None:
         forgotten = (await self._profile(bundle)).forget(step)

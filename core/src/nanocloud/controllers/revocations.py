@@ -1,8 +1,9 @@
 """Taking back what bindings made: a Binding of the action Revoke, which belongs to the target.
 
 The debt passes from the dependant to the target: the revocation is written before, or with the same write, as what
-recorded the binding goes. So nothing is forgotten by a crash in between, and a target that is stopped when its
-dependant goes revokes when it runs again. A target that was removed, or installed anew, has nothing to revoke.
+recorded the binding goes; and before it is written, no Binding is left that would pass for done if it were asked for
+again. So nothing is forgotten by a crash in between, and a target that is stopped when its dependant goes revokes when
+it runs again. A target that was removed, or installed anew, has nothing to revoke.
 """
 
 from __future__ import annotations
@@ -124,6 +125,7 @@ async def withdraw(store: ObjectStore, bundle: Object, binding: Object, provider
     """
     spec = spec_of(binding)
     if has_begun(binding) and spec.revocable:
+        binding = await store.update(BINDING, binding | {"spec": binding["spec"] | {"run": ""}})
         await ensure_revocation(store, bundle, Made.of_binding(spec), provider)
     await remove(store, binding)
 

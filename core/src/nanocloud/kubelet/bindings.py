@@ -114,6 +114,8 @@ class BindingsWorker:
         status = status_of(binding)
         attempts = int(status.get("attempts", 0))
         phase, spec = status.get("phase"), spec_of(binding)
+        if not spec.run and not is_revocation(spec):
+            return  # its bundle takes back what it has begun
         if phase == BindingPhase.COMPLETED.value:
             if is_revocation(spec):
                 await self._delete(binding)
