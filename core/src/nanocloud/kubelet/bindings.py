@@ -123,7 +123,7 @@ class BindingsWorker:
         if attempts >= MAX_ATTEMPTS and phase != BindingPhase.RUNNING.value and not is_revocation(spec):
             return
         delay = (parse_time(status.get("nextAttemptAt")) or 0.0) - self._parts.clock()
-        if delay > 0:
+        if 0 < delay <= _pause_seconds(attempts):  # what is farther off is due: the clock was set back meanwhile
             self._queue.add_after(key, delay)
             return
         container = await self._ready_container(key[0], spec.target)
@@ -272,8 +272,7 @@ class BindingsWorker:
     async def _fail(self, binding: Object, spec: BindingSpec, status: dict[str, Any], reason: str) -> None:
         attempt: int = status["attempts"]
         if attempt < MAX_ATTEMPTS or is_revocation(spec):
-            pause = min(2.0 ** min(attempt, 16), _LAST_BACKOFF_SECONDS)
-            status["nextAttemptAt"] = timestamp(self._parts.clock() + pause)
+            status["nextAttemptAt"] = timestamp(self._parts.clock() + _pause_seconds(attempt))
         await self._write(binding, status)
         await self._event(binding, spec, reason, status["message"], warning=True)
 
@@ -295,6 +294,11 @@ class BindingsWorker:
         about = await self._parts.store.find(BUNDLE, namespace_of(binding), spec.bundle) or binding
         kind: Literal["Normal", "Warning"] = "Warning" if warning else "Normal"
         await self._parts.events.record(about, reason=reason, message=message, type=kind, component="kubelet")
+
+
+def _pause_seconds(attempts: int) -> float:
+    """How long to wait after so many failures."""
+    return min(2.0 ** min(attempts, 16), _LAST_BACKOFF_SECONDS)
 
 
 def _is_done(binding: Object) -> bool:
