@@ -307,6 +307,28 @@ async def test_what_was_begun_with_another_password_is_not_forgotten_when_it_is_
         assert set(accounts.users) == {"writer"}
 
 
+async def test_what_was_begun_in_a_service_that_was_installed_anew_is_taken_back(
+    machine: Simulation, mock_clock: MockClock, accounts: FakeAccounts
+) -> None:
+    machine.add_image("wordpress", _without_database())
+    async with machine.run() as server:
+        await started(server, "blog")
+        machine.fake_binding.calls.delay("run", 60)
+        before = len(machine.fake_binding.calls.log)
+        await server.uninstall("mariadb")
+        accounts.users.clear()  # with the data
+
+        async def begun() -> bool:
+            return len(machine.fake_binding.calls.log) > before
+
+        await server.until(begun)
+        await server.change("blog", options={"database": "none"})
+        await server.ready("blog")
+        await server.pass_time(600)
+        assert accounts.log.count("create_user") == 2
+        assert accounts.users == {}
+
+
 @pytest.mark.parametrize("change", ["renamed", "not selected", "uninstalled"])
 async def test_what_begins_in_the_moment_in_which_it_is_to_go_is_not_forgotten(
     machine: Simulation, mock_clock: MockClock, accounts: FakeAccounts, change: str
