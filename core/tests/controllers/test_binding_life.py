@@ -14,7 +14,9 @@ from nanocloud.models.meta import name_of, uid_of
 from nanocloud.models.pod import POD
 from nanocloud.testkit.accounts import EXPORTS, FakeAccounts
 from nanocloud.testkit.faults import Fault, FaultPlan
+from nanocloud.testkit.objects import open_store
 from nanocloud.testkit.planning import MARIADB, WORDPRESS
+from nanocloud.testkit.storage import FakeStorage
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,6 +53,11 @@ async def started(server: Server, *bundles: str) -> None:
 
 def ran(machine: Simulation) -> list[str]:
     return [call.command for call in machine.fake_binding.runs]
+
+
+def key_of(binding: str) -> str:
+    """As the calls of a storage show it."""
+    return f"/registry/nanocloud.io/bindings/default/{binding}"
 
 
 async def test_a_binding_counts_once_it_is_verified(
@@ -213,6 +220,31 @@ async def test_a_revocation_that_was_given_up_never_hits_what_was_made_again(
         assert accounts.users["blog"].password == await password_of(server, "blog")
 
 
+async def test_a_revocation_that_gives_way_to_what_is_made_again_is_not_forgotten_by_a_crash(
+    machine: Simulation, mock_clock: MockClock, accounts: FakeAccounts
+) -> None:
+    machine.fake_binding.handler = lambda call: 9 if call.command == "revoke_user" else accounts(call)
+    async with machine.run() as server:
+        await started(server, "blog")
+        await server.uninstall("blog")
+        await server.gone("blog")
+        [revocation] = await server.names(BINDING)
+        machine.faults.source = plan = FaultPlan()
+        plan.add(Fault(crash=True, after=True), method="transact", subject=key_of(revocation))
+        await server.install("wordpress", name="blog", database_name="blog", database_user="blog")
+        await server.ready("blog")
+    assert set(accounts.users) == {"blog"}
+    async with open_store(FakeStorage(machine.disk)) as store:
+        [again] = {name_of(binding) for binding in (await store.list(BINDING)).items} - {revocation}
+        await store.delete(BUNDLE, "default", "blog")
+    machine.fake_binding.handler = accounts
+    plan.add(Fault(delay_seconds=60), method="transact", subject=key_of(again))  # it does not begin before that is seen
+    async with machine.run() as server:
+        await server.gone("blog")
+        await server.pass_time(600)
+        assert accounts.users == {}
+
+
 async def test_a_target_that_goes_takes_its_revocations_along(
     machine: Simulation, mock_clock: MockClock, accounts: FakeAccounts
 ) -> None:
@@ -342,8 +374,7 @@ async def test_what_begins_in_the_moment_in_which_it_is_to_go_is_not_forgotten(
         await server.reason("blog", "Binding")
         [waiting] = [name for name in await server.names(BINDING) if "revoke" not in name]
         machine.faults.source = plan = FaultPlan()
-        subject = f"/registry/nanocloud.io/bindings/default/{waiting}"
-        plan.add(Fault(delay_seconds=60), method="transact", subject=subject)
+        plan.add(Fault(delay_seconds=60), method="transact", subject=key_of(waiting))
         if change == "uninstalled":
             await server.uninstall("blog")
         else:

@@ -183,10 +183,10 @@ class BindingsWorker:
             if not way.is_free:
                 return False
             _discard(self._held, target, key)
-            for other in way.superseded:
-                await self._delete(other)
             started = timestamp(self._parts.clock())
             await self._write(binding, {"phase": BindingPhase.RUNNING.value, "attempts": attempt, "startedAt": started})
+            for other in way.superseded:  # only now: what they were to revoke is known as begun here
+                await self._delete(other)
             self._running[key] = spec
         return True
 
