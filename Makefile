@@ -54,7 +54,8 @@ check: dev-venv
 # Images of the catalogue are built below .cache once, and reused.
 test: check
 	@packaging/apt-install packaging/apt-packages.txt packaging/apt-packages-test.txt
-	@NANOCLOUD_TEST_STATE=$(CURDIR)/.cache/images $(BIN)/pytest --numprocesses auto --dist loadgroup
+	@NANOCLOUD_TEST_STATE=$(CURDIR)/.cache/images $(BIN)/pytest --numprocesses auto \
+	  --dist loadgroup --no-loadscope-reorder
 
 # Without SEED: SEEDS stories from FIRST on, on all cores; those that break a promise are named.
 simulate: dev-venv

@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,6 @@ from nanocloud_dockyard.builder import Builder
 STATE = os.environ.get("NANOCLOUD_TEST_STATE")
 MINUTES = 300.0
 """How long an installation may take on a busy machine, in seconds."""
-needs_images = pytest.mark.skipif(not STATE, reason="NANOCLOUD_TEST_STATE does not name a folder for built images")
 _NUMBERS = count()
 
 
@@ -42,20 +42,22 @@ def catalogue_node(folder: Path, *services: str, config: str = "", **options: An
     layout = built(*services)
     with making_node(folder / f"c{next(_NUMBERS)}", config=config, start=False, **options) as node:
         shutil.rmtree(node.layout.folder)
-        shutil.copytree(layout, node.layout.folder, copy_function=_link)
+        shutil.copytree(layout, node.layout.folder, copy_function=partial(_link, folder))
         node.layout.reload()
         node.start()
         yield node
 
 
-def _link(source: str, target: str) -> None:
+def _link(folder: Path, source: str, target: str) -> None:
+    """A blob is copied once to where the nodes live, for all of them."""
     if Path(source).parent.name != "sha256":
         shutil.copy2(source, target)  # the index, to which a test may add
         return
-    try:
-        os.link(source, target)
-    except OSError:  # the folders are on different filesystems
-        shutil.copy2(source, target)
+    blob = folder / "blobs" / Path(source).name
+    if not blob.exists():
+        blob.parent.mkdir(exist_ok=True)
+        shutil.copy2(source, blob)
+    os.link(blob, target)
 
 
 NodeFixture = Callable[[Path], Iterator[TestNode]]

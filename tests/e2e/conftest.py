@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import count
@@ -38,19 +37,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def nodes_folder() -> Iterator[Path]:
+def nodes_folder(disk: Path) -> Iterator[Path]:
     """Where nodes live; when all are done, no trace of them may be left on the machine."""
-    folder = Path(tempfile.mkdtemp(prefix="nc", dir="/tmp"))
-    yield folder
+    yield disk
     left = {
-        "mounts": mounts_below(str(folder)),
-        "loop devices": loops_below(str(folder)),
+        "mounts": mounts_below(f"{disk}/"),
+        "loop devices": loops_below(f"{disk}/"),
         "cgroups": cgroups_named(f"nce2e-{os.getpid()}-"),
-        "processes": environments_of(str(folder)),
-        "state": [str(path) for name in ("s", "r") for path in folder.glob(f"*/{name}")],
+        "processes": environments_of(str(disk)),
+        "state": [str(path) for name in ("s", "r") for path in disk.glob(f"*/{name}")],
     }
     assert not any(left.values()), left
-    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from catalogue import MINUTES, catalogue_fixture, needs_images
+from catalogue import MINUTES, catalogue_fixture
 from inside import SECRET, inside
 from mediawiki import Session
 from nodes import TestNode
 
-pytestmark = needs_images
+pytestmark = pytest.mark.images
 node = catalogue_fixture("mariadb", "wordpress", "mediawiki")
 
 APPLICATIONS = {"wordpress": "http://127.0.0.1:8080/", "mediawiki": "http://127.0.0.1:8081/wiki/Main_Page"}

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from catalogue import MINUTES, catalogue_fixture, needs_images
+from catalogue import MINUTES, catalogue_fixture
 from nodes import TestNode, is_gone, is_ready
 from test_catalogue_sharing import SITE
 
 from nanocloud.client.api import bundles_path
 
-pytestmark = needs_images
+pytestmark = pytest.mark.images
 node = catalogue_fixture("mariadb")
 POINTS = int(os.environ.get("NANOCLOUD_TEST_POINTS", "8"))
 INSTALL_SECONDS, REMOVE_SECONDS = 0.5, 0.3

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from catalogue import MINUTES, catalogue_fixture, needs_images
+from catalogue import MINUTES, catalogue_fixture
 from nodes import TestNode, is_ready
 from tinyimages import Layout
 
-pytestmark = needs_images
+pytestmark = pytest.mark.images
 node = catalogue_fixture("etcd")
 NAME = "etcd.default.svc"
 CLIENT_OPTIONS = {

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from catalogue import MINUTES, catalogue_fixture, needs_images
+from catalogue import MINUTES, catalogue_fixture
 from nodes import TestNode
 
-pytestmark = needs_images
+pytestmark = pytest.mark.images
 node = catalogue_fixture("mariadb", "postgresql", "git")
 CA = "/run/nanocloud/tls/ca.crt"
 PUBLIC = "/etc/ssl/certs/ca-certificates.crt"

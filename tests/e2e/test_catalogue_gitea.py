@@ -14,7 +14,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from catalogue import MINUTES, STATE, catalogue_fixture, needs_images
+from catalogue import MINUTES, STATE, catalogue_fixture
 from nodes import TestNode
 
 from nanocloud.config import NodeConfig
@@ -22,7 +22,7 @@ from nanocloud_dockyard import recipes
 from nanocloud_dockyard.builder import Builder
 from nanocloud_dockyard.check.checking import Checker
 
-pytestmark = needs_images
+pytestmark = pytest.mark.images
 node = catalogue_fixture("mariadb", "postgresql")
 STAND_IN = Path(__file__).with_name("stand-in-gitea")
 PASSWORD = 'slash\\quote"percent% #;'

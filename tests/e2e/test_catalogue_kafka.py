@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 import trustme
-from catalogue import MINUTES, catalogue_fixture, needs_images
+from catalogue import MINUTES, catalogue_fixture
 from nodes import TestNode
 from tinyimages import Layout
 
-pytestmark = needs_images
+pytestmark = pytest.mark.images
 node = catalogue_fixture("kafka")
 
 APP_OPTIONS = {

@@ -7,12 +7,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from catalogue import MINUTES, catalogue_fixture, needs_images
+from catalogue import MINUTES, catalogue_fixture
 from inside import inside
 from mediawiki import Session
 from nodes import TestNode
 
-pytestmark = needs_images
+pytestmark = pytest.mark.images
 node = catalogue_fixture("mariadb", "postgresql", "mediawiki")
 
 DATABASES = ("mariadb", "postgresql")

@@ -13,12 +13,12 @@ from itertools import takewhile
 from typing import Any
 
 import pytest
-from catalogue import MINUTES, catalogue_fixture, needs_images
+from catalogue import MINUTES, catalogue_fixture
 from inside import AUTHORITY, SECRET, environment_of, foreign_authority, inside, running, tls_version
 from nodes import TestNode, is_ready
 from tinyimages import Layout
 
-pytestmark = needs_images
+pytestmark = pytest.mark.images
 node = catalogue_fixture("mosquitto")
 
 HOST = "mosquitto.default.svc"

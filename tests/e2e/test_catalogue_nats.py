@@ -13,12 +13,12 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
-from catalogue import MINUTES, catalogue_fixture, needs_images
+from catalogue import MINUTES, catalogue_fixture
 from inside import AUTHORITY, SECRET, environment_of, foreign_authority, inside, trusting
 from nodes import TestNode, is_ready
 from tinyimages import Layout
 
-pytestmark = needs_images
+pytestmark = pytest.mark.images
 node = catalogue_fixture("nats")
 
 HOST = "nats.default.svc"

@@ -10,10 +10,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from catalogue import MINUTES, catalogue_fixture, needs_images
+from catalogue import MINUTES, catalogue_fixture
 from nodes import TestNode
 
-pytestmark = needs_images
+pytestmark = pytest.mark.images
 node = catalogue_fixture("mariadb", "wordpress", "mediawiki", "git", "nginx")
 
 ECHO = """#!/bin/sh

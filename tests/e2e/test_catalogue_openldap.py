@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from catalogue import MINUTES, catalogue_fixture, needs_images
+from catalogue import MINUTES, catalogue_fixture
 from nodes import TestNode
 
-pytestmark = needs_images
+pytestmark = pytest.mark.images
 node = catalogue_fixture("openldap")
 
 BASE = "dc=example,dc=org"

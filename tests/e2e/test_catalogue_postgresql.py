@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from catalogue import MINUTES, catalogue_fixture, needs_images
+from catalogue import MINUTES, catalogue_fixture
 from inside import AUTHORITY, SECRET, environment_of, eventually, foreign_authority, inside, running
 from nodes import TestNode, is_ready, phase
 from tinyimages import Layout
 
-pytestmark = needs_images
+pytestmark = pytest.mark.images
 node = catalogue_fixture("postgresql")
 
 PSQL = "/usr/lib/postgresql/15/bin/psql"

@@ -9,11 +9,11 @@ from pathlib import Path
 from xml.etree.ElementTree import tostring
 
 import pytest
-from catalogue import MINUTES, catalogue_fixture, needs_images
+from catalogue import MINUTES, catalogue_fixture
 from nodes import TestNode
 from xmpp import Client, LoginError
 
-pytestmark = needs_images
+pytestmark = pytest.mark.images
 node = catalogue_fixture("openldap", "prosody")
 
 DOMAIN = "prosody.nanocloud.local"

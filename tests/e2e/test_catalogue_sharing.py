@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from catalogue import MINUTES, catalogue_fixture, needs_images
+from catalogue import MINUTES, catalogue_fixture
 from nodes import TestNode, is_gone, is_ready
 
-pytestmark = needs_images
+pytestmark = pytest.mark.images
 node = catalogue_fixture("mariadb")
 SITE = {
     "database=&mariadb": [

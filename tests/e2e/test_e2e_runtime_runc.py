@@ -12,7 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the modules of all tests
 
-from catalogue import MINUTES, catalogue_node, needs_images
+from catalogue import MINUTES, catalogue_node
 from environments import UV, installed, plugins
 from inventory import take_inventory
 from nodes import TestNode
@@ -20,7 +20,7 @@ from runtime_runc import NODE, lacking_programs
 
 SERVICES = ("mariadb", "wordpress")
 pytestmark = [
-    needs_images,
+    pytest.mark.images,
     pytest.mark.skipif(UV is None, reason="needs uv"),
     pytest.mark.skipif(bool(lacking_programs()), reason=f"needs {', '.join(lacking_programs())}"),
 ]

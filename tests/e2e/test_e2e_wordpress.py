@@ -6,11 +6,12 @@ import json
 import signal
 from pathlib import Path
 
-from catalogue import MINUTES, catalogue_fixture, needs_images
+import pytest
+from catalogue import MINUTES, catalogue_fixture
 from nodes import TestNode
 
 SERVICES = ("mariadb", "wordpress")
-pytestmark = needs_images
+pytestmark = pytest.mark.images
 node = catalogue_fixture(*SERVICES)
 
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from catalogue import MINUTES, catalogue_node, needs_images
+from catalogue import MINUTES, catalogue_node
 from inventory import take_inventory
 from nodes import TestNode, is_gone, making_node
 from tinyimages import DATABASE_FILES, Layout
@@ -86,7 +86,7 @@ def test_a_running_server_keeps_the_node_from_being_reset(nanocloud: Path, nodes
         node.cli("install", "tinydb")
 
 
-@needs_images
+@pytest.mark.images
 def test_the_demo_runs_on_it(nanocloud: Path, nodes_folder: Path) -> None:
     with catalogue_node(nodes_folder, "mariadb", "wordpress", config=CHOSEN, nanocloud=nanocloud) as node:
         before = what_services_hold(node)

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from catalogue import MINUTES, STATE, catalogue_node, needs_images
+from catalogue import MINUTES, STATE, catalogue_node
 from nodes import NANOCLOUD, TestNode
 from tinyimages import Layout
 
-pytestmark = needs_images
+pytestmark = pytest.mark.images
 GUIDE = Path(__file__).parents[2] / "docs" / "images.md"
 PASSWORD = "s3cret"
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from catalogue import MINUTES, catalogue_node, needs_images
+from catalogue import MINUTES, catalogue_node
 from nodes import NANOCLOUD, TestNode, making_node
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the modules beside this folder
@@ -72,7 +72,7 @@ def test_a_service_runs_on_the_guides_runtime(plugin: None, nodes_folder: Path) 
         node.cli("uninstall", "tinyapp")
 
 
-@needs_images
+@pytest.mark.images
 def test_the_demo_runs_on_the_guides_runtime(plugin: None, nodes_folder: Path) -> None:
     # ``catalogue_node`` numbers its nodes; this is the only one of this module.
     with catalogue_node(nodes_folder, "mariadb", "wordpress", config=chosen("demo")) as node:

@@ -7,7 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from catalogue import MINUTES, catalogue_fixture, needs_images
+import pytest
+from catalogue import MINUTES, catalogue_fixture
 from nodes import NANOCLOUD, TestNode
 from terminals import terminal
 
@@ -15,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the module beside this fol
 
 from documents import ROOT, blocks_of
 
-pytestmark = needs_images
+pytestmark = pytest.mark.images
 node = catalogue_fixture("mariadb", "wordpress")
 BEFORE = "nanocloud dockyard build mariadb wordpress"
 """What stands above it in the tour has been done: a node is set up and runs, and has the images."""

@@ -272,7 +272,7 @@ RUN /usr/lib/nanocloud/with-registries sh /tmp/seen && rm /tmp/seen && echo done
 
 
 @pytest.mark.root
-@pytest.mark.skipif(not STATE, reason="NANOCLOUD_TEST_STATE does not name a folder for built images")
+@pytest.mark.images
 def test_a_password_of_the_host_is_there_in_the_build_and_nowhere_in_the_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

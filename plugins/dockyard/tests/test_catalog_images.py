@@ -31,10 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 STATE = os.environ.get("NANOCLOUD_TEST_STATE")
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.skipif(not STATE, reason="NANOCLOUD_TEST_STATE does not name a folder for built images"),
-]
+pytestmark = [pytest.mark.root, pytest.mark.images]
 BINDING_ENVIRONMENT = (
     "PATH=/usr/lib/nanocloud/bindings:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "LANG=C.UTF-8",
@@ -241,10 +238,10 @@ def layout() -> Path:
 
 
 @pytest.fixture(scope="session")
-def layers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("layers")
-    yield folder
-    shutil.rmtree(folder)
+def layers(disk: Path) -> Path:
+    folder = disk / "layers"
+    folder.mkdir()
+    return folder
 
 
 @pytest.fixture

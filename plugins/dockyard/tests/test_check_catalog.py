@@ -16,10 +16,7 @@ from nanocloud_dockyard.builder import Builder
 from nanocloud_dockyard.check.checking import Checker
 
 STATE = os.environ.get("NANOCLOUD_TEST_STATE")
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.skipif(not STATE, reason="NANOCLOUD_TEST_STATE does not name a folder for built images"),
-]
+pytestmark = [pytest.mark.root, pytest.mark.images]
 
 
 # One that takes a file from elsewhere cannot be built everywhere; its own test checks it around a stand-in.
