@@ -17,8 +17,9 @@ import ssl
 import sys
 from base64 import b64encode
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
+from itertools import count
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -35,7 +36,7 @@ from rounds import interleave
 from nanocloud.client.endpoint import find_endpoint
 
 ROUNDS, SECONDS = 5, 1.5
-WATCHERS, CHANGES = 1000, 5
+WATCHERS = 1000
 ITEMS = 500
 PEER = "etcd's gateway"
 _VALUE = "v" * 512
@@ -74,7 +75,9 @@ def main() -> None:
         for name, connections in (("get", 16), ("list", 4), ("patch", 16)):
             ways = {who: partial(_rate, server, name, connections) for who, server in servers.items()}
             _report(name, interleave(ways, ROUNDS, warm_up=1))
-        _report_fan_out({who: _fan_out(server) for who, server in servers.items()})
+        with ExitStack() as stack:
+            ways = {who: stack.enter_context(_audience(server)) for who, server in servers.items()}
+            _report_fan_out(interleave(ways, ROUNDS, warm_up=1))
 
 
 def _report(name: str, samples: dict[str, list[tuple[float, float]]]) -> None:
@@ -93,12 +96,10 @@ def _report_fan_out(samples: dict[str, list[tuple[float, float]]]) -> None:
 
 def _rate(server: Server, name: str, connections: int) -> tuple[float, float]:
     """Requests a second, and microseconds of processor of the server for one."""
-    count = 0
+    numbers = count(1)
 
-    def patch(number: int) -> bytes:
-        nonlocal count
-        count += 1
-        return server.patch(number, f"{count}-{_VALUE}")
+    def patch(connection: int) -> bytes:
+        return server.patch(connection, f"{next(numbers)}-{_VALUE}")
 
     request = {"get": lambda _: server.get, "list": lambda _: server.list, "patch": patch}[name]
     before = cost_of(server.pids())
@@ -107,21 +108,26 @@ def _rate(server: Server, name: str, connections: int) -> tuple[float, float]:
     return answered / SECONDS, cost.cpu_seconds / answered * 1e6
 
 
-def _fan_out(server: Server) -> list[tuple[float, float]]:
-    """Milliseconds from a change until the last of 1,000 knows it, and microseconds of processor for each of them."""
+@contextmanager
+def _audience(server: Server) -> Iterator[Callable[[], tuple[float, float]]]:
+    """Gives a call that makes a change: milliseconds until the last of 1,000 knows it, and microseconds of processor
+    for each of them."""
     audience = Audience(server.place, server.watch(), WATCHERS, first=server.watch_begins)
     writer = server.place.connect()
-    found = []
-    for number in range(CHANGES):
-        mark = f"change-{number}-"
-        wanted = b64encode(mark.encode())[:-4] if server.watch_begins else mark.encode()
+    numbers = count(1)
+
+    def change() -> tuple[float, float]:
+        mark = f"change-{next(numbers):04}-"  # 12 bytes: in base64 they end where a group ends
+        wanted = b64encode(mark.encode()) if server.watch_begins else mark.encode()
         before = cost_of(server.pids())
-        seconds = audience.until_all_saw(wanted, lambda mark=mark: writer.sendall(server.patch(0, mark)))
-        found.append((seconds * 1000, (cost_of(server.pids()) - before).cpu_seconds / WATCHERS * 1e6))
+        seconds = audience.until_all_saw(wanted, lambda: writer.sendall(server.patch(0, mark)))
+        cost = (cost_of(server.pids()) - before).cpu_seconds / WATCHERS * 1e6
         read_answer(writer)
+        return seconds * 1000, cost
+
+    yield change
     audience.close()
     writer.close()
-    return found
 
 
 def _pin(pids: list[int], core: int) -> None:

@@ -23,9 +23,9 @@ from nanocloud.storage import SqliteStorage
 VALUE = b"v" * 1024
 KEYS = 500
 _LOAD_BATCH = 500
-_IDLE_SECONDS = 2.5
-"""Before writes are counted. A store that opens reserves its journal in its first idle moments; etcd's is there before
-it answers."""
+IDLE_SECONDS = 2.5
+"""Of both, before writes are counted: ours reserves its journal in its first idle moments; etcd's is there before it
+answers."""
 
 
 def key(number: int) -> tuple[str, ...]:
@@ -134,7 +134,7 @@ async def main(folder: str, action: str, *numbers: str) -> None:
     }
     async with SqliteStorage(Path(folder)) as storage, Keyspace.open(storage) as keyspace:
         if action in ("put", "transact", "watch"):
-            await trio.sleep(_IDLE_SECONDS)
+            await trio.sleep(IDLE_SECONDS)
         result = await actions[action](keyspace, *map(int, numbers))
         print(json.dumps(result), flush=True)
 

@@ -1,13 +1,13 @@
 """Containers that are started, stopped and removed: one at a time, and fifty at once.
 
 The image is present everywhere. *Start* is from the request until the image's program runs and has reached its gateway
-through its network (see ``doorbell.py``); for ours the request is the POST of a Bundle, for the peers the command, by
-hand a line to a process that is up. *Stop* is from the request until the container has been stopped and has given back
-its network and mounts: for ours a PATCH, until the Pod object is gone; the peers' ``stop``, until the command is back.
-*End* is from the same request until the process has ended; it ends at once when it gets TERM. *Teardown* is from the
-request to remove a running container until nothing of it is left: for ours the DELETE of the Bundle, until it is gone;
-``rm --force``, of which only docker's kills without asking. By hand stop and teardown are the same. *Fifty at once* are
-asked for by ten clients side by side.
+through its network (see ``doorbell.py``); for ours the request is the POST of a Bundle, for the peers the command
+(podman's is started in other namespaces, which takes a millisecond), by hand a line to a process that is up. *Stop* is
+from the request until the container has been stopped and has given back its network and mounts: for ours a PATCH, until
+the Pod object is gone; the peers' ``stop``, until the command is back. *End* is from the same request until the process
+has ended; it ends at once when it gets TERM. *Teardown* is from the request to remove a running container until nothing
+of it is left: for ours the DELETE of the Bundle, until it is gone; ``rm --force``, of which only docker's kills without
+asking. By hand stop and teardown are the same. *Fifty at once* are asked for by ten clients side by side.
 """
 
 from __future__ import annotations

@@ -51,7 +51,9 @@ def test_a_contract_of_a_newer_node_is_let_pass() -> None:
         (None, "states no NANOCLOUD_CONTRACTS, the contracts it was built for"),
         ("1", "NANOCLOUD_CONTRACTS is '1'; expected a mapping of contracts to versions"),
         (["runtime"], "NANOCLOUD_CONTRACTS is list; expected a mapping of contracts to versions"),
-        ({1: "1.0"}, "NANOCLOUD_CONTRACTS names the contract 1; expected a string"),
+        ({1: "1.0"}, "NANOCLOUD_CONTRACTS names the contract 1; expected a word such as 'runtime'"),
+        ({"\x1b[2J": "1.0"}, "NANOCLOUD_CONTRACTS names the contract '\\x1b[2J'; expected a word such as 'runtime'"),
+        ({"runtime": 10**5000}, "NANOCLOUD_CONTRACTS states runtime int; expected a version such as '1.0'"),
         ({"runtime": 1.0}, "NANOCLOUD_CONTRACTS states runtime 1.0; expected a version such as '1.0'"),
         ({"runtime": "1"}, "NANOCLOUD_CONTRACTS states runtime '1'; expected a version such as '1.0'"),
         ({"runtime": "1.0.0"}, "NANOCLOUD_CONTRACTS states runtime '1.0.0'; expected a version such as '1.0'"),
@@ -69,6 +71,12 @@ def test_a_malformed_statement_has_one_clear_reason(stated: Any, reason: str) ->
 def test_a_long_value_does_not_fill_the_reason() -> None:
     with pytest.raises(IncompatibleError) as caught:
         read_statement({"runtime": "1" * 10_000})
+    assert len(str(caught.value)) < 200
+
+
+def test_a_long_name_does_not_fill_the_reason() -> None:
+    with pytest.raises(IncompatibleError) as caught:
+        read_statement({"r" * 10_000: "1.0"})
     assert len(str(caught.value)) < 200
 
 

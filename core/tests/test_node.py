@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import ssl
 from collections.abc import AsyncIterator, Iterator
@@ -24,6 +25,7 @@ from nanocloud.errors import LockedError, NotFoundError, PluginError, ProviderEr
 from nanocloud.identity.assets import SecureAssets
 from nanocloud.models.builtin import builtin_registry
 from nanocloud.models.bundle import BUNDLE
+from nanocloud.models.kinds import ResourceKind
 from nanocloud.models.meta import name_of
 from nanocloud.node import Node, open_node, run_node, serve_until_signal
 from nanocloud.objects import WatchType
@@ -211,6 +213,56 @@ async def test_plugins_that_answer_nonsense_do_not_keep_the_node_from_serving(co
         assert [info.state for info in node.host.plugins] == [PluginState.ACTIVE, PluginState.BROKEN]
 
 
+async def test_handlers_of_plugins_that_misbehave_end_their_request_alone(config: NodeConfig) -> None:
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.routing import Route
+
+    class Forgetful:
+        name = "forgetful"
+
+        def admit(self, operation: str, kind: Any, obj: Any, old: Any, requester: Any) -> None:
+            return None
+
+    async def leave(request: Request) -> Response:
+        raise SystemExit
+
+    module = ModuleType("bad")
+    module.NANOCLOUD_CONTRACTS = {"extension": "1.0"}  # type: ignore[attr-defined]
+    module.nanocloud_admission = hookimpl(_without_arguments(lambda: [Forgetful()]))  # type: ignore[attr-defined]
+    module.nanocloud_routes = hookimpl(_without_arguments(lambda: [Route("/leave", leave)]))  # type: ignore[attr-defined]
+    async with open_node(config, host(module)) as node, served(node) as client:
+        with capture_logs():
+            assert (await client.get("/leave")).status_code == 500
+        refused = await client.post(BUNDLES, json={"metadata": {"name": "x"}, "spec": {"service": "x"}})
+        assert refused.status_code == 500
+        assert refused.json()["message"] == "the admission check 'forgetful' returned NoneType and no object"
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"group": "Acme Inc"}, "the group 'Acme Inc', which is no RFC 1123 subdomain"),
+        ({"plural": "Widgets"}, "the kind 'Widget' with the name 'Widgets', which is no RFC 1123 label"),
+        ({"kind": "a widget"}, "the kind 'a widget', which is no name of a type"),
+        ({"schema": None}, "a kind that cannot be read: AttributeError: "),
+        ({"plural": ["widgets"]}, "a kind that cannot be read: TypeError: "),
+    ],
+)
+async def test_a_kind_that_cannot_be_served_breaks_its_plugin_alone(
+    config: NodeConfig, changes: dict[str, Any], told: str
+) -> None:
+    good: dict[str, Any] = {"group": "acme.example", "plural": "widgets", "singular": "widget", "kind": "Widget"}
+    kind = ResourceKind(**(good | {"schema": {"type": "object"}} | changes))
+    module = ModuleType("kinds")
+    module.NANOCLOUD_CONTRACTS = {"extension": "1.0"}  # type: ignore[attr-defined]
+    module.nanocloud_api_resources = hookimpl(_without_arguments(lambda: [kind]))  # type: ignore[attr-defined]
+    async with open_node(config, host(module)) as node:
+        assert node.host.plugins[1].state is PluginState.BROKEN
+        assert node.host.plugins[1].reason.startswith(f"nanocloud_api_resources gave {told}")
+        assert kind not in node.context.store.registry
+
+
 async def test_a_kind_that_is_there_already_is_an_error_that_names_the_plugin(config: NodeConfig) -> None:
     module = ModuleType("kinds")
     module.NANOCLOUD_CONTRACTS = {"extension": "1.0"}  # type: ignore[attr-defined]
@@ -273,7 +325,9 @@ async def test_a_client_certificate_can_be_required(config: NodeConfig) -> None:
 async def test_the_log_names_plugins_that_are_not_in_use_though_nobody_said_so(
     config: NodeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = PluginHost(builtin=builtin, disabled=["gone"], installed=[Entry(ModuleType("old"))])  # type: ignore[list-item]
+    old = Entry(ModuleType("old"))
+    old.name = "ol\x1b[2Jd"
+    made = PluginHost(builtin=builtin, disabled=["gone"], installed=[old])  # type: ignore[list-item]
     monkeypatch.setattr(node_module, "plugin_host", lambda _: made)
     with capture_logs() as logs:
         async with trio.open_nursery() as nursery:
@@ -283,8 +337,32 @@ async def test_the_log_names_plugins_that_are_not_in_use_though_nobody_said_so(
             nursery.cancel_scope.cancel()
     told = {entry["event"]: entry for entry in logs}
     assert "node.disable_plugins names 'gone', which is not installed" in told
-    assert told["a plugin is incompatible"]["plugin"] == "fakes"
+    assert told["a plugin is incompatible"]["plugin"] == "ol?[2Jd"
+    assert told["a plugin is incompatible"]["hint"] == "see: nanocloud plugin show ol?[2Jd"
     assert told["a plugin is incompatible"]["reason"].startswith("states no NANOCLOUD_CONTRACTS")
+
+
+@pytest.fixture
+def few_files() -> Iterator[int]:
+    """The limit of open files that a process gets unasked, for the time of a test; the hard one is given."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, before[1]))
+    yield before[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+async def test_the_server_allows_itself_more_files_than_it_takes_connections(
+    config: NodeConfig, monkeypatch: pytest.MonkeyPatch, few_files: int
+) -> None:
+    monkeypatch.setattr(node_module, "plugin_host", lambda _: host())
+    with capture_logs() as logs, trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve_until_signal, config)
+            while not any(entry["event"] == "nanocloud is serving" for entry in logs):
+                await trio.testing.wait_all_tasks_blocked(0.01)
+            nursery.cancel_scope.cancel()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert (soft, hard) == (min(16_384, few_files) if few_files > 0 else 16_384, few_files)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

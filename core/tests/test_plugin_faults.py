@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -103,6 +105,11 @@ def test_an_import_that_does_not_end_breaks_its_plugin_alone(site: PluginSite, s
             "class Odd(Exception):\n    def __str__(self): raise ValueError\nraise Odd",
             "import raised Odd: (its text cannot be made)",
         ),
+        (
+            "class Odd(Exception):\n    def __str__(self): raise SystemExit\nraise Odd",
+            "import raised Odd: (its text cannot be made)",
+        ),
+        ("import os\nif not os.fork(): raise SystemExit", "import forked the process"),
     ],
 )
 def test_an_import_that_ends_badly_breaks_its_plugin_alone(site: PluginSite, source: str, reason: str) -> None:
@@ -145,8 +152,10 @@ def test_what_a_hanging_import_started_goes_with_it(site: PluginSite, tmp_path: 
         f"Path({str(file)!r}).write_text(str(child.pid))\ntime.sleep(3600)",
     )
     site.host(patience_seconds=PATIENCE)
-    stat = Path("/proc") / file.read_text() / "stat"
-    assert not stat.exists() or stat.read_text().rpartition(") ")[2][0] in "ZX"
+    with contextlib.suppress(ProcessLookupError):  # it is gone already
+        ended = select.poll()
+        ended.register(os.pidfd_open(int(file.read_text())), select.POLLIN)
+        assert ended.poll(10_000)
 
 
 @pytest.mark.parametrize(
@@ -161,11 +170,55 @@ def test_an_import_that_hangs_only_the_second_time_is_interrupted(site: PluginSi
     assert site.modules[0] not in sys.modules
 
 
+@pytest.mark.parametrize("text", ["garbage\\n", "7\\n", "x" * 4096])
+def test_an_import_that_writes_into_every_file_breaks_its_plugin_alone(site: PluginSite, text: str) -> None:
+    known = {int(name) for name in os.listdir("/proc/self/fd")}  # pytest's, which are spared
+    source = f"""\
+import contextlib, os
+while os.getpid() != {os.getpid()}:
+    for file in set(range(3, 64)) - {known}:
+        with contextlib.suppress(OSError):
+            os.write(file, b"{text}")
+"""
+    _, bad = beside_a_good_one(site, source)
+    assert (bad.state, bad.reason) == (PluginState.BROKEN, "import wrote into files that are not its own")
+
+
+def test_what_a_plugin_forks_does_not_go_on_as_the_node(site: PluginSite) -> None:
+    """Another process would come out of the host, and be a second node."""
+    hook = f"@hookimpl\ndef {HOOK}(config):\n"
+    site.install("acme-import", "at-import", f"import os\nos.fork()\n{GOOD}{hook}    return []\n")
+    site.install("acme-hook", "in-hook", f"import os\n{GOOD}{hook}    os.fork()\n    return []\n")
+    reasons = {row["name"]: row["reason"] for row in listed(site)}
+    assert reasons["at-import"] == "import forked the process"
+    assert reasons["in-hook"] == f"{HOOK} forked the process"
+
+
 def test_what_is_imported_already_is_not_tried_in_a_child(site: PluginSite, monkeypatch: pytest.MonkeyPatch) -> None:
     site.install("acme-good", "good", GOOD + RUNTIME)
     site.host()
     monkeypatch.delattr(os, "fork")
     assert [info.state for info in site.host().plugins] == [PluginState.ACTIVE]
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("def __getattr__(name): raise SystemExit(4)", "its module raised SystemExit: 4"),
+        ("def __getattr__(name):\n    while True: pass", "its module did not end within 1 s"),
+        ("def __dir__(): raise BaseException", "its module raised BaseException"),
+        (
+            "from collections import UserDict\nclass Odd(UserDict):\n    def items(self): raise SystemExit\n"
+            "NANOCLOUD_CONTRACTS = Odd()",
+            "its module raised SystemExit",
+        ),
+    ],
+)
+def test_a_module_that_misbehaves_when_it_is_looked_at_breaks_its_plugin_alone(
+    site: PluginSite, source: str, reason: str
+) -> None:
+    _, bad = beside_a_good_one(site, GOOD + source)
+    assert (bad.state, bad.reason) == (PluginState.BROKEN, reason)
 
 
 # ---- hooks -----------------------------------------------------------------------------------------------------------
@@ -187,6 +240,16 @@ return [Odd()]"""
             f"{HOOK} did not end within 1 s",
         ),
         ("import sys; sys.exit('bye')", f"{HOOK} raised SystemExit: bye"),
+        ("raise KeyboardInterrupt", f"{HOOK} raised KeyboardInterrupt"),
+        ("raise MemoryError", f"{HOOK} raised MemoryError"),
+        (
+            "class Odd(Exception):\n    def __str__(self): raise SystemExit\nraise Odd",
+            f"{HOOK} raised Odd: (its text cannot be made)",
+        ),
+        (
+            "class Odd(Exception):\n    def __str__(self):\n        while True: pass\nraise Odd",
+            f"{HOOK} did not end within 1 s",
+        ),
         ("raise BaseException('so')", f"{HOOK} raised BaseException: so"),
         ("def deep(): deep()\ndeep()", f"{HOOK} raised RecursionError: maximum recursion depth exceeded"),
         ("return 7", f"{HOOK} raised TypeError: 'int' object is not iterable"),
@@ -202,6 +265,32 @@ return [Odd()]"""
 def test_a_hook_that_misbehaves_breaks_its_plugin_alone(site: PluginSite, body: str, reason: str) -> None:
     _, bad = beside_a_good_one(site, f"{GOOD}@hookimpl\ndef {HOOK}(config):\n{indent(body, '    ')}\n")
     assert (bad.state, bad.reason) == (PluginState.BROKEN, reason)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("import os; os._exit(0)", f"{HOOK} ended the process with status 0"),
+        ("import ctypes; ctypes.string_at(0)", f"{HOOK} ended the process by SIGSEGV"),
+        ("import ctypes; ctypes.PyDLL(None).sleep(3600)", f"{HOOK} did not end within 1 s"),
+    ],
+)
+def test_a_hook_that_would_take_the_node_with_it_is_found_before(site: PluginSite, body: str, reason: str) -> None:
+    bad = site.install("acme-bad", "bad", f"{GOOD}@hookimpl\ndef {HOOK}(config):\n    {body}\n")
+    site.install("acme-good", "good", GOOD + RUNTIME)
+    host = site.host(patience_seconds=PATIENCE, config=CONFIG)
+    assert host.select("runtime", RuntimeProvider, CONFIG).name == "fake"
+    assert [(info.name, info.state.value, info.reason) for info in host.plugins] == [
+        ("bad", "broken", reason),
+        ("good", "active", ""),
+    ]
+    assert bad not in sys.modules
+
+
+def test_the_list_tells_of_a_hook_that_ends_the_process(site: PluginSite) -> None:
+    site.install("acme-bad", "bad", f"import os\n{GOOD}@hookimpl\ndef {HOOK}(config):\n    os._exit(3)\n")
+    (bad,) = [row for row in listed(site) if row["name"] == "bad"]
+    assert bad["reason"] == f"{HOOK} ended the process with status 3"
 
 
 @pytest.mark.parametrize(
@@ -301,6 +390,13 @@ def cli(site: PluginSite, *words: str, **environment: str) -> subprocess.Complet
     )
 
 
+def listed(site: PluginSite) -> list[dict[str, Any]]:
+    done = cli(site, "plugin", "list", "-o", "json")
+    assert done.returncode == 0, done.stderr
+    rows: list[dict[str, Any]] = json.loads(done.stdout)
+    return rows
+
+
 def test_prints_of_a_plugin_do_not_reach_the_output_that_a_program_reads(site: PluginSite) -> None:
     hook = "@hookimpl\ndef nanocloud_runtime_providers(config):\n    say('hook')\n    return []\n"
     site.install("acme-loud", "loud", GOOD + PRINTS + hook)
@@ -309,6 +405,27 @@ def test_prints_of_a_plugin_do_not_reach_the_output_that_a_program_reads(site: P
     assert {row["name"]: row["state"] for row in rows}["loud"] == "active"
     assert done.stderr.split().count("print") == 2
     assert done.stderr.split().count("echo") == 2
+
+
+DEEDS = ("sys.stdout.close()", "sys.stdout = None", "sys.stdout = io.TextIOWrapper(sys.stdout.buffer)", "os.close(1)")
+
+
+def test_what_plugins_do_to_standard_output_is_undone(site: PluginSite) -> None:
+    for number, deed in enumerate(DEEDS):
+        hook = f"@hookimpl\ndef {HOOK}(config):\n"
+        site.install(f"acme-{number}", f"import-{number}", f"import io, os, sys\n{GOOD}{deed}\n{hook}    return []\n")
+        site.install(
+            f"acme-hook-{number}", f"hook-{number}", f"import io, os, sys\n{GOOD}{hook}    {deed}\n    return []\n"
+        )
+    assert {f"{at}-{number}" for at in ("import", "hook") for number in range(len(DEEDS))} <= {
+        row["name"] for row in listed(site)
+    }
+
+
+def test_the_list_does_not_wait_for_what_plugins_began(site: PluginSite) -> None:
+    source = "import atexit, os, threading\nthreading.Thread(target=threading.Event().wait).start()\n"
+    site.install("acme-bad", "bad", f"{source}atexit.register(os._exit, 9)\n{GOOD}")
+    assert "bad" in [row["name"] for row in listed(site)]
 
 
 HELLO = """
@@ -347,3 +464,28 @@ def test_commands_of_one_name_are_an_error_that_names_both_distributions(site: P
     assert "Says hello." in cli(site, "--help", NANOCLOUD_DISABLE_PLUGINS="two").stdout
     assert cli(site, "hello", NANOCLOUD_ALLOW_PLUGINS="two").stdout == "hello\n"
     assert "No such command" in cli(site, "hello", NANOCLOUD_ALLOW_PLUGINS="core").stderr
+
+
+@pytest.mark.parametrize(
+    ("load", "told"),
+    [
+        ("raise ValueError('\\x1b[2J')", "cannot be loaded: raised ValueError: ?[2J"),
+        ("raise SystemExit", "cannot be loaded: raised SystemExit"),
+        ("return None", "are no typer.Typer but NoneType"),
+    ],
+)
+def test_commands_that_cannot_be_loaded_are_told_with_their_plugin(site: PluginSite, load: str, told: str) -> None:
+    site.install("acme-one", "one", GOOD + HELLO.replace("import typer", load))
+    done = cli(site, "hello")
+    assert done.stderr == (
+        f"error: the commands 'hello' of the plugin 'one' {told}\n  see: nanocloud plugin show one\n"
+    )
+    assert done.returncode == 2
+
+
+def test_a_line_of_help_that_is_none_leaves_the_rest(site: PluginSite) -> None:
+    odd = "class Odd:\n    def __str__(self): raise SystemExit\n"
+    site.install("acme-one", "one", GOOD + odd + HELLO.replace('"Says hello."', "Odd()"))
+    lines = cli(site, "--help").stdout.splitlines()
+    assert lines[-1].strip() == "hello"
+    assert "  plugin " in "".join(line[:9] for line in lines)

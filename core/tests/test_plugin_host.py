@@ -176,11 +176,48 @@ def test_names_that_mean_no_plugin_are_told_and_harm_nothing(site: Site) -> None
     assert [info.state for info in host.plugins] == [PluginState.ACTIVE, PluginState.ACTIVE]
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("Run_Fast", "which is not installed; 'run-fast' is"),
+        (" run-fast ", "which is not installed; 'run-fast' is"),
+        ("Acme_One", "a distribution; its plugin is 'run-fast'"),
+    ],
+)
+def test_another_spelling_of_a_name_is_told_with_the_right_one(site: Site, name: str, told: str) -> None:
+    site.install("acme-one", "run-fast", runtime("fast"))
+    host = site.host(name)
+    assert host.notes == (f"node.disable_plugins names {name!r}, {told}",)
+    assert only(host).state is PluginState.ACTIVE
+
+
 def test_metadata_that_says_nothing_takes_nothing_down(site: Site) -> None:
     site.install("acme", "acme", runtime("fast"))
     (site.folder / "acme-1.2.3.dist-info" / "METADATA").write_text("")
     info = only(site.host())
     assert (info.distribution, info.version, info.state) == ("unknown", "unknown", PluginState.ACTIVE)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [("METADATA", None), ("METADATA", b"Name: \xff\xfe"), ("entry_points.txt", b"[nanocloud]\nlost\n")],
+)
+def test_metadata_that_cannot_be_read_takes_nothing_down(site: Site, file: str, content: bytes | None) -> None:
+    site.install("acme-good", "good", runtime("fast"))
+    site.install("acme", "acme", runtime("small"))
+    broken = site.folder / "acme-1.2.3.dist-info" / file
+    if content is None:
+        broken.unlink()
+    else:
+        broken.write_bytes(content)
+    host = PluginHost(allowed=["good", "acme"])
+    infos = {info.name: info for info in host.plugins if info.name in ("good", "acme")}
+    assert infos["good"].state is PluginState.ACTIVE
+    if file == "METADATA":
+        assert (infos["acme"].distribution, infos["acme"].state) == ("unknown", PluginState.ACTIVE)
+    else:
+        assert "acme" not in infos
+        assert host.notes[0].startswith(f"the entry points in {broken.parent} cannot be read: TypeError: ")
 
 
 # ---- plugins that cannot be used -------------------------------------------------------------------------------------
@@ -209,9 +246,34 @@ def test_metadata_that_says_nothing_takes_nothing_down(site: Site) -> None:
             "implements unknown hooks: nanocloud_teleport_providers",
         ),
         (
+            "def nanocloud_runtime_providers(config): return []",
+            PluginState.BROKEN,
+            "nanocloud_runtime_providers is not marked with @hookimpl",
+        ),
+        (
             "@hookimpl\ndef nanocloud_runtime_providers(config, wishes): return []",
             PluginState.BROKEN,
-            "Argument(s) {'wishes'} are declared in the hookimpl but can not be found in the hookspec",
+            "nanocloud_runtime_providers takes wishes; there is config to take",
+        ),
+        (
+            "@hookimpl\ndef nanocloud_commands(config): return []",
+            PluginState.BROKEN,
+            "nanocloud_commands takes config; there is nothing to take",
+        ),
+        (
+            "@hookimpl\ndef nanocloud_runtime_providers(config=None): return []",
+            PluginState.BROKEN,
+            "nanocloud_runtime_providers has a default for config, so config would not be given",
+        ),
+        (
+            "@hookimpl\ndef nanocloud_runtime_providers(*, config): return []",
+            PluginState.BROKEN,
+            "nanocloud_runtime_providers takes config by keyword alone",
+        ),
+        (
+            "@hookimpl\nasync def nanocloud_runtime_providers(config): return []",
+            PluginState.BROKEN,
+            "nanocloud_runtime_providers is async",
         ),
         (
             "@hookimpl(wrapper=True)\ndef nanocloud_runtime_providers(config):\n    return (yield)",
@@ -232,6 +294,30 @@ def test_a_plugin_that_cannot_be_used_is_told_with_its_reason(
     assert (bad.distribution, bad.version, bad.hooks) == ("acme-bad", "1.2.3", ())
     assert good.state is PluginState.ACTIVE
     assert select(host).name == "fast"
+
+
+def test_arguments_of_the_authors_own_may_have_defaults(site: Site) -> None:
+    hook = "@hookimpl\ndef nanocloud_runtime_providers(config, size=3):\n    return [Runtime('fast')]\n"
+    site.install("acme", "acme", hook)
+    assert select(site.host()).name == "fast"
+
+
+def test_one_module_of_two_names_is_one_plugin(site: Site) -> None:
+    module = site.install("acme", "acme", runtime("fast"))
+    (site.folder / "acme-1.2.3.dist-info" / "entry_points.txt").write_text(
+        f"[nanocloud]\nacme = {module}\nagain = {module}\n"
+    )
+    acme, again = site.host().plugins
+    assert acme.state is PluginState.ACTIVE
+    assert (again.state, again.reason) == (PluginState.BROKEN, "its module is that of the plugin 'acme'")
+
+
+@pytest.mark.parametrize("value", ["", "no module!"])
+def test_an_entry_point_that_names_no_module_says_so(site: Site, value: str) -> None:
+    site.install("acme", "acme", "")
+    (site.folder / "acme-1.2.3.dist-info" / "entry_points.txt").write_text(f"[nanocloud]\nacme = {value}\n")
+    info = only(site.host())
+    assert (info.state, info.reason) == (PluginState.BROKEN, f"its entry point {value!r} names no module")
 
 
 def test_the_refusal_of_another_version_is_told_where_the_provider_is_needed(site: Site) -> None:
@@ -255,6 +341,11 @@ BAD_ANSWERS = [
     ("return None", "nanocloud_runtime_providers raised TypeError: 'NoneType' object is not iterable"),
     ("return ['crun']", "nanocloud_runtime_providers gave str, which is no RuntimeProvider"),
     ("return [Runtime('')]", "nanocloud_runtime_providers gave Runtime, which has no name"),
+    ("return [Runtime('\\x1b[2J' * 100)]", "nanocloud_runtime_providers gave the name '\\x1b[2J"),
+    ("return [Runtime('Fast Runtime')]", "nanocloud_runtime_providers gave the name 'Fast Runtime', which is no RFC"),
+    ("return [Runtime]", "nanocloud_runtime_providers gave the class Runtime, which is no RuntimeProvider"),
+    ("raise ValueError('\\x1b[2J \\ud800 \\u202e')", "nanocloud_runtime_providers raised ValueError: ?[2J ? ?"),
+    ("raise type('E' * 10_000, (Exception,), {})", "nanocloud_runtime_providers raised EEE"),
     ("return [Runtime(None)]", "nanocloud_runtime_providers gave Runtime, which has no name"),
 ]
 
@@ -267,7 +358,9 @@ def test_a_hook_that_answers_badly_breaks_its_plugin_alone(site: Site, body: str
     host = site.host()
     assert select(host).name == "fast"
     assert {info.name: info.state for info in host.plugins} == {"bad": PluginState.BROKEN, "good": PluginState.ACTIVE}
-    assert host.plugins[0].reason == reason
+    assert host.plugins[0].reason.startswith(reason)
+    assert len(host.plugins[0].reason) < 1100
+    assert host.plugins[0].reason.isprintable()
 
 
 def test_a_bad_table_of_the_configuration_is_told_where_its_plugin_is_needed(site: Site) -> None:

@@ -18,5 +18,7 @@ myst_heading_anchors = 5
 # Docstrings: everything public in the order of the source, types as they are written.
 autodoc_default_options = {"members": True, "undoc-members": True, "show-inheritance": True}
 autodoc_member_order = "bysource"
+# As they stand in the source: their values may be the environment of whoever builds the site.
+autodoc_preserve_defaults = True
 python_maximum_signature_line_length = 100
 add_module_names = False

@@ -11,6 +11,7 @@ import enum
 import inspect
 import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -21,12 +22,15 @@ from sphinx.util import logging
 log = logging.getLogger(__name__)
 
 _HEADING = re.compile(r"(Args|Returns|Raises|Raises \(on entering\)):")
+_ALIAS = re.compile(r"Alias for field number \d+")
 _ENTRY = re.compile(r"([\w., ]+): (.+)")
 _FIELDS = {"Args": "param", "Raises": "raises", "Raises (on entering)": "raises"}
 
 
 def sections(app: Sphinx, what: str, name: str, documented: Any, options: Any, lines: list[str]) -> None:
-    """Make the sections of a docstring fields of the page."""
+    """Make the sections of a docstring fields of the page; what Python writes itself for a named tuple is left out."""
+    if lines and _ALIAS.fullmatch(lines[0]):
+        lines.clear()
     result: list[str] = []
     rest = iter(lines)
     for line in rest:
@@ -72,16 +76,22 @@ def signature(
     if what != "class" or not attrs.has(documented):
         return arguments, returns
     fields = [field for field in attrs.fields(documented) if field.init]
-    words = [f"{field.alias}: {field.type}{_default(field.default)}" for field in fields]
+    words = [f"{field.alias}: {field.type}{_default(field.name, field.default)}" for field in fields]
     keyword_only = ["*"] if any(field.kw_only for field in fields) else []
     return f"({', '.join([*keyword_only, *words])})", None
 
 
-def _default(value: Any) -> str:
+def _default(name: str, value: Any) -> str:
     if value is attrs.NOTHING:
         return ""
+    if name == "mode":
+        return f" = {value:#o}"  # as those of files are read
     if isinstance(value, attrs.Factory):  # type: ignore[arg-type]
         value = value.factory() if not value.takes_self else ...
+    if inspect.isfunction(value):
+        return " = ..."  # it has no better name than an address
+    if isinstance(value, Path):
+        return f" = Path({str(value)!r})"
     if isinstance(value, enum.Enum):
         return f" = {type(value).__name__}.{value.name}"
     return f" = {type(value).__name__}()" if attrs.has(type(value)) else f" = {value!r}"

@@ -391,7 +391,7 @@ async def test_wait_events_explain_and_api_resources(cluster: Cluster) -> None:
     await EventRecorder(cluster.store).record(pod, reason="BackOff", message="again", type="Warning")
     assert "BackOff" in await cluster.run("events", "--for", "pod/web-0")
     assert "Warning" in await cluster.run("get", "events")
-    assert "The catalog service to install." in await cluster.run("explain", "bundle.spec.service")
+    assert "The service of the catalogue to install." in await cluster.run("explain", "bundle.spec.service")
     resources = await cluster.run("api-resources")
     assert "nanocloud.io/v1" in resources
     assert "Server Version: v1.33" in await cluster.run("version")

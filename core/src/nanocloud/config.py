@@ -42,7 +42,7 @@ class NodeConfig:
     """What does not: sockets, network namespaces, OCI bundle directories. Mode 0700."""
     listen: str = "127.0.0.1:6443"
     storage: str | None = None
-    """Name of the provider; None where only one is installed."""
+    """Name of the provider; None: core's own, else the only one that is installed. So are the four below."""
     runtime: str | None = None
     network: str | None = None
     volume: str | None = None

@@ -15,6 +15,7 @@ from nanocloud.providers import CONTRACTS
 
 STATEMENT = "NANOCLOUD_CONTRACTS"
 EXTENSION = "extension"
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _VERSION = re.compile(r"(0|[1-9][0-9]{0,3})\.(0|[1-9][0-9]{0,3})")
 
 
@@ -39,8 +40,8 @@ def read_statement(stated: object) -> Mapping[str, str]:
     if not isinstance(stated, Mapping):
         raise IncompatibleError(f"{STATEMENT} is {_shown(stated)}; expected a mapping of contracts to versions")
     for name, version in stated.items():
-        if not isinstance(name, str):
-            raise IncompatibleError(f"{STATEMENT} names the contract {_shown(name)}; expected a string")
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise IncompatibleError(f"{STATEMENT} names the contract {_shown(name)}; expected a word such as 'runtime'")
         if not isinstance(version, str) or not _VERSION.fullmatch(version):
             raise IncompatibleError(f"{STATEMENT} states {name} {_shown(version)}; expected a version such as '1.0'")
     return dict(stated)
@@ -90,4 +91,7 @@ def _numbers(version: str) -> tuple[int, int]:
 
 
 def _shown(value: object) -> str:
-    return f"{value!r:.60}" if isinstance(value, str | int | float) else type(value).__name__
+    try:
+        return f"{value!r:.60}" if isinstance(value, str | int | float) else type(value).__name__
+    except ValueError:  # a number with more digits than Python shows
+        return type(value).__name__

@@ -4,7 +4,10 @@ Hooks register, providers work. A hook is synchronous, cheap and typed; it is ca
 starts and must not touch the host, the network or the keyspace. What takes time happens in a provider's async
 methods. A hook that raises, or is not done after ten seconds, breaks its plugin and nothing else. Unless a hook says
 otherwise, the answers of all plugins are joined, and two answers of one name are an error that names both
-distributions.
+distributions. Names are RFC 1123 labels.
+
+A hook that takes the configuration is called once more in a child process, before, so that one that crashes takes no
+node with it.
 
 A plugin module states ``NANOCLOUD_CONTRACTS = {"runtime": "1.0"}``, the version of each contract that it was built
 for (``nanocloud.providers.CONTRACTS`` has those of this node); a version that does not fit is refused by name.
@@ -78,7 +81,7 @@ def nanocloud_volume_providers(config: NodeConfig) -> Sequence[VolumeProvider]:
 
 @hookspec
 def nanocloud_image_providers(config: NodeConfig) -> Sequence[ImageProvider]:
-    """Offer image sources and catalogs. Called as the runtimes are.
+    """Offer image sources and catalogues. Called as the runtimes are.
 
     All are used: a reference is asked of each in the order of their names until one does not answer NotFoundError.
     """

@@ -5,6 +5,7 @@ Here, and nowhere else, parts meet. Everything is built once, in the order of th
 
 from __future__ import annotations
 
+import resource
 import signal
 import ssl
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -47,11 +48,13 @@ from nanocloud.kubelet.claims import ClaimsWorker
 from nanocloud.kubelet.kubelet import Kubelet
 from nanocloud.kubelet.parts import KubeletParts
 from nanocloud.models.builtin import builtin_registry
-from nanocloud.models.kinds import KindRegistry, ResourceKind
+from nanocloud.models.kinds import KindRegistry, ResourceKind, fault_of
 from nanocloud.objects import EventRecorder, NamespaceController, ObjectStore
 from nanocloud.observability import metrics
+from nanocloud.output import printable
 from nanocloud.planning.expander import expander
 from nanocloud.plugins import Offer, PluginHost, PluginState
+from nanocloud.plugins.offers import unfilled
 from nanocloud.plugins.scrape import PluginMetrics
 from nanocloud.providers.binding import BindingProvider
 from nanocloud.providers.image import ImageProvider
@@ -72,9 +75,11 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("node")
 
+_OPEN_FILES = 16_384
+
 
 def plugin_host(config: NodeConfig) -> PluginHost:
-    return PluginHost(allowed=config.allow_plugins, disabled=config.disable_plugins, builtin=builtin)
+    return PluginHost(allowed=config.allow_plugins, disabled=config.disable_plugins, builtin=builtin, config=config)
 
 
 @attrs.define(kw_only=True)
@@ -109,7 +114,10 @@ async def open_node(config: NodeConfig, host: PluginHost) -> AsyncIterator[Node]
         keyspace = await stack.enter_async_context(Keyspace.open(storage))
         registry = builtin_registry()
         for offer in host.call("nanocloud_api_resources", ResourceKind, config=config):
-            _add_kind(registry, offer)
+            if fault := fault_of(offer.value):
+                host.blame(offer.plugin, f"nanocloud_api_resources gave {fault}")
+            else:
+                _add_kind(registry, offer)
         store = ObjectStore(keyspace, registry, seal=envelope.seal, unseal=envelope.unseal)
         await store.ensure_namespaces()
         events = EventRecorder(store)
@@ -186,16 +194,8 @@ async def _open_images(stack: AsyncExitStack, host: PluginHost, config: NodeConf
 
 def _missing_roles(host: PluginHost, config: NodeConfig) -> PluginError | None:
     """What to say where a role that running services needs has no provider at all."""
-    roles: list[tuple[str, str, type]] = [
-        ("runtime", "nanocloud_runtime_providers", RuntimeProvider),
-        ("network", "nanocloud_network_providers", NetworkProvider),
-        ("volume", "nanocloud_volume_providers", VolumeProvider),
-        ("image", "nanocloud_image_providers", ImageProvider),
-    ]
-    for role, hook, contract in roles:
-        if not host.named(hook, contract, config=config):
-            return host.missing(role)
-    return None
+    role = next(unfilled(host, config), None)
+    return None if role is None else host.missing(role)
 
 
 async def run_node(
@@ -270,6 +270,7 @@ def tls_context(node: Node) -> ssl.SSLContext:
 async def serve_until_signal(config: NodeConfig) -> None:
     """The whole program of ``nanocloud server``: until SIGINT or SIGTERM. Containers are left running."""
     private_folder(config.run_dir)
+    _allow_open_files()
     try:
         async with open_node(config, plugin_host(config)) as node, trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_on_signal, nursery.cancel_scope)
@@ -281,18 +282,26 @@ async def serve_until_signal(config: NodeConfig) -> None:
         raise first_error(group) from group
 
 
+def _allow_open_files() -> None:
+    """A process gets 1,024 unasked, for the sake of ``select``: connections of the API alone may be as many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def _tell_of_plugins(host: PluginHost) -> None:
     """Those that are not in use although nobody said so, and names in the configuration that mean none."""
     for note in host.notes:
-        log.warning(note)
+        log.warning(printable(note))
     for info in host.plugins:
         if info.state not in (PluginState.ACTIVE, PluginState.DISABLED):
             log.warning(
                 f"a plugin is {info.state.value}",
-                plugin=info.name,
-                distribution=info.distribution,
+                plugin=printable(info.name),
+                distribution=printable(info.distribution),
                 reason=info.reason,
-                hint=f"see: nanocloud plugin show {info.name}",
+                hint=f"see: nanocloud plugin show {printable(info.name)}",
             )
 
 

@@ -9,7 +9,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# Control characters, marks that turn the direction of writing, and halves of pairs, which cannot be encoded.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _COLOURS = {"green": "32", "yellow": "33", "red": "31", "dim": "2", "bold": "1"}
 
 
@@ -26,7 +27,12 @@ def colour(text: str, name: str) -> str:
 
 def printable(text: object) -> str:
     """Text of the API on one line, without what could steer a terminal."""
-    return _CONTROL.sub("?", str(text).replace("\n", " "))
+    return harmless(str(text).replace("\n", " "))
+
+
+def harmless(text: object) -> str:
+    """Text without what could steer a terminal; it keeps its lines."""
+    return _CONTROL.sub("?", str(text))
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

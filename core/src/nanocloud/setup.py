@@ -14,12 +14,11 @@ from nanocloud.identity.assets import ADMIN_GROUP, SecureAssets
 from nanocloud.identity.tokens import Grant, TokenStore
 from nanocloud.keyspace import Keyspace
 from nanocloud.node import plugin_host
+from nanocloud.plugins import ROLES
+from nanocloud.plugins.offers import NEEDED_BY_SERVICES, PROVIDERS, unfilled
 from nanocloud.providers.base import Removable
-from nanocloud.providers.image import ImageProvider
 from nanocloud.providers.network import NetworkProvider
-from nanocloud.providers.runtime import RuntimeProvider
 from nanocloud.providers.storage import StorageProvider
-from nanocloud.providers.volume import VolumeProvider
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,12 +27,6 @@ if TYPE_CHECKING:
     from nanocloud.plugins import PluginHost
 
 ADMIN = Grant(user="admin", groups=[ADMIN_GROUP])
-_ROLES: tuple[tuple[str, str, type], ...] = (
-    ("runtime", "nanocloud_runtime_providers", RuntimeProvider),
-    ("network", "nanocloud_network_providers", NetworkProvider),
-    ("volume", "nanocloud_volume_providers", VolumeProvider),
-    ("image", "nanocloud_image_providers", ImageProvider),
-)
 
 
 @attrs.frozen(kw_only=True)
@@ -61,13 +54,12 @@ async def set_up(
         storage = host.select("storage", StorageProvider, config)
         with unwrapped():
             async with storage, Keyspace.open(storage) as keyspace:
-                filled = {role for role, hook, contract in _ROLES if host.named(hook, contract, config=config)}
-                if "network" in filled:
+                lacking = list(unfilled(host, config))
+                if "network" not in lacking:
                     async with host.select("network", NetworkProvider, config):
                         made.append("network")
                 secret = await TokenStore(keyspace).create(ADMIN) if token else None
-        missing = [str(host.missing(role)) for role, _, _ in _ROLES if role not in filled]
-        return SetupReport(made=made, token=secret, missing=missing)
+        return SetupReport(made=made, token=secret, missing=[str(host.missing(role)) for role in lacking])
     except LockedError:
         # A server runs on this folder, so the network stands; certificates it reads when it starts again.
         return SetupReport(made=made, token=None, missing=[])
@@ -93,8 +85,8 @@ async def take_off(config: NodeConfig, tell: Callable[[str], None]) -> None:
 
 async def _purge(host: PluginHost, config: NodeConfig, tell: Callable[[str], None]) -> None:
     failed = []
-    for role, hook, contract in _ROLES:  # containers first: they hold networks and volumes
-        for offer in host.named(hook, contract, config=config).values():
+    for role in NEEDED_BY_SERVICES:  # containers first: they hold networks and volumes
+        for offer in host.named(ROLES[role].hook, PROVIDERS[role], config=config).values():
             provider: object = offer.value
             if isinstance(provider, Removable):
                 try:

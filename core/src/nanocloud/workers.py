@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("workers")
 
+_CRASHES = (Exception, SystemExit)  # a worker, which may be a plugin's, does not end the process
 FIRST_SECONDS, LAST_SECONDS, GOOD_SECONDS = 0.5, 30.0, 300.0
 
 
@@ -32,10 +33,10 @@ async def restart_forever(name: str, run: Callable[[], Awaitable[object]]) -> No
             log.error("worker returned", worker=name, restart_seconds=delay)
         except BaseExceptionGroup as group:
             error = first_error(group)
-            if not isinstance(error, Exception):
+            if not isinstance(error, _CRASHES):
                 raise  # cancellation, or the end of the process
             log.error("worker crashed", worker=name, restart_seconds=delay, exc_info=error)
-        except Exception as exc:  # the one place where a worker's crash becomes a restart
+        except _CRASHES as exc:  # the one place where a worker's crash becomes a restart
             log.error("worker crashed", worker=name, restart_seconds=delay, exc_info=exc)
         if trio.current_time() - began > GOOD_SECONDS:
             delay = FIRST_SECONDS

@@ -6,6 +6,9 @@ from collections.abc import Awaitable
 from typing import Any
 
 import pytest
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Mount, Route
 
 from nanocloud.apiserver.bodies import MAX_BODY_BYTES
 from nanocloud.keyspace import Keyspace
@@ -308,3 +311,25 @@ async def test_a_collection_is_deleted_by_selector(api: ApiClient) -> None:
         await api.create(CONFIG_MAP, config_map(name, labels={"name": name}))
     await api.request("DELETE", MAPS, query={"labelSelector": "name=a"})
     assert [item["metadata"]["name"] for item in (await api.list(CONFIG_MAP)).items] == ["b"]
+
+
+async def test_routes_of_plugins_are_asked_first_whatever_they_begin_with(store: ObjectStore) -> None:
+    def says(text: str) -> Any:
+        async def answer(request: Request) -> Response:
+            return JSONResponse({"said": text, "params": dict(request.path_params)})
+
+        return answer
+
+    routes = [
+        Route("/apis/extra/v1/{what}", says("one"), methods=["GET"]),
+        Route("/{first}/{second}/anything", says("two"), methods=["GET"]),
+        Mount("/below", routes=[Route("/{rest:path}", says("three"))]),
+    ]
+    api = ApiClient.over(store, routes=routes)
+    assert (await api.request("GET", "/apis/extra/v1/it")).json() == {"said": "one", "params": {"what": "it"}}
+    assert (await api.request("GET", "/api/v1/anything")).json()["said"] == "two"
+    assert (await api.request("GET", "/below/a/b")).json()["said"] == "three"
+    assert (await api.request("GET", MAPS)).json()["kind"] == "ConfigMapList"
+    await refused(api.request("POST", "/apis/extra/v1/it", {}), 404, "NotFound")
+    guest = ApiClient.over(store, routes=routes, caller=GUEST)
+    await refused(guest.request("GET", "/below/a"), 403, "Forbidden", 'cannot get path "/below/a"')

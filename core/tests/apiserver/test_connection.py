@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -13,8 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock, memory_stream_pair
 
-from nanocloud.apiserver.connection import HEAD_SECONDS, IDLE_SECONDS, STALL_SECONDS, Connection
+from nanocloud.apiserver.connection import HEAD_SECONDS, STALL_SECONDS, Connection
 from nanocloud.apiserver.http_requests import MAX_HEAD_BYTES
+from nanocloud.apiserver.idle import IDLE_SECONDS, OpenConnections
+
+sys.path.insert(0, str(Path(__file__).parent))  # the module beside this one
+
+from wires import MemoryWire
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 GET = b"GET / HTTP/1.1\r\nHost: node\r\n\r\n"
@@ -92,16 +99,20 @@ class Client:
 async def connected(app: App) -> AsyncIterator[Client]:
     ours, theirs = memory_stream_pair()
     closing = trio.Event()
-    connection = Connection(app, theirs, state={"closing": closing, "tls": {"der": None}})
+    connection = Connection(app, MemoryWire(theirs), state={"closing": closing, "tls": {"der": None}})
     client = Client(ours, connection, closing)
 
+    connections = OpenConnections()
+
     async def run() -> None:
-        await connection.run()
+        with connections.holding(connection):
+            await connection.run()
         await theirs.aclose()
         client.over.set()
 
     with trio.fail_after(10_000):
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(connections.end_idle)
             nursery.start_soon(run)
             yield client
             nursery.cancel_scope.cancel()
@@ -245,12 +256,12 @@ async def test_an_upgrade_to_something_else_is_passed_over() -> None:
 
 
 async def test_clients_have_so_long_and_no_longer(autojump_clock: MockClock) -> None:
-    async def seconds(*pieces: bytes) -> float:
+    async def seconds(*pieces: bytes, between: float = 1) -> float:
         began = trio.current_time()
         async with connected(echo) as client:
             for piece in pieces:
                 await client.send(piece)
-                await trio.sleep(1)
+                await trio.sleep(between)
             await client.over.wait()
         return trio.current_time() - began
 
@@ -258,6 +269,28 @@ async def test_clients_have_so_long_and_no_longer(autojump_clock: MockClock) -> 
     assert await seconds(b"GET") == HEAD_SECONDS
     assert await seconds(b"GET", b" / HTTP/1.1\r\n", b"Host: ") == HEAD_SECONDS
     assert await seconds(GET, b"\r\n") == IDLE_SECONDS
+    assert await seconds(GET, GET, GET, between=100) == 200 + IDLE_SECONDS
+
+
+async def test_each_of_many_connections_has_its_own_time(autojump_clock: MockClock) -> None:
+    connections, ended = OpenConnections(), list[float]()
+
+    async def run(begins: float, wire: MemoryWire) -> None:
+        await trio.sleep(begins)
+        connection = Connection(echo, wire, state={"closing": trio.Event()})
+        with connections.holding(connection):
+            await connection.run()
+        ended.append(trio.current_time() - start_time)
+
+    start_time = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(connections.end_idle)
+        async with trio.open_nursery() as served:
+            pairs = [memory_stream_pair() for _ in range(3)]
+            for begins, (_, theirs) in zip((0, 50, 500), pairs, strict=True):
+                served.start_soon(run, begins, MemoryWire(theirs))
+        nursery.cancel_scope.cancel()
+    assert ended == [IDLE_SECONDS, 50 + IDLE_SECONDS, 500 + IDLE_SECONDS]
 
 
 async def test_a_client_that_takes_nothing_is_left(autojump_clock: MockClock) -> None:
@@ -267,7 +300,7 @@ async def test_a_client_that_takes_nothing_is_left(autojump_clock: MockClock) ->
             await send(body(b"x" * 100_000, more=True))
 
     ours, theirs = trio.testing.lockstep_stream_pair()
-    connection = Connection(endless, theirs, state={"closing": trio.Event()})
+    connection = Connection(endless, MemoryWire(theirs), state={"closing": trio.Event()})
     began = trio.current_time()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ours.send_all, GET)
@@ -372,6 +405,20 @@ async def test_an_answer_that_breaks_off_ends_the_connection() -> None:
     async with connected(breaks) as client:
         await client.send(GET + GET)
         assert (await client.rest()).endswith(b"4\r\nsome\r\n")  # and no last chunk
+
+
+async def test_an_answer_that_was_cut_off_is_followed_by_no_other(autojump_clock: MockClock) -> None:
+    async def cuts(scope: Any, receive: Any, send: Any) -> None:
+        await send(start())
+        if scope["path"] == "/cut":
+            with trio.CancelScope() as timeout:
+                timeout.cancel()
+                await send(body(bytes(1_000_000), more=True))
+        await send(body(b"last"))
+
+    async with connected(cuts) as client:
+        await client.send(GET.replace(b"/ ", b"/cut ") + GET)
+        assert (await client.rest()).count(b"last") <= 1
 
 
 async def test_a_stop_ends_idle_connections_at_once_and_others_with_their_answer() -> None:

@@ -145,6 +145,14 @@ async def test_credentials_that_are_not_good(node: ApiClient, token: str) -> Non
     assert (await refusal(post(node, TOKENS_PATH, token, {}))).code == 401
 
 
+async def test_of_a_stranger_no_body_is_read(node: ApiClient, grants: TokenStore) -> None:
+    used = await grants.create(ALICE)
+    await grants.redeem(used)
+    for token in (used, "nc1.unknown"):
+        for content in (b"no JSON", bytes(4_000_000)):
+            assert (await refusal(post(node, EXCHANGE_PATH, token, body=content))).code == 401
+
+
 async def test_only_masters_make_tokens_and_certificates(node: ApiClient, bearers: BearerTokens) -> None:
     alice, admin = bearers.sign(ALICE), bearers.sign(ADMIN)
     _, request = new_request("x")

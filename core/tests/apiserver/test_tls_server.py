@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import socket
 import ssl
 import subprocess
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 from urllib.parse import urlencode
@@ -18,8 +21,10 @@ import trio
 import trustme
 from cryptography import x509
 from cryptography.x509.oid import NameOID
+from structlog.testing import capture_logs
 from trio_websocket import WebSocketConnection, open_websocket_url
 
+from nanocloud.apiserver import server as server_module
 from nanocloud.apiserver.app import build_app
 from nanocloud.apiserver.auth import MASTERS, User
 from nanocloud.apiserver.context import ApiContext
@@ -177,6 +182,104 @@ async def test_rubbish_on_the_socket_hurts_nobody(server: Server) -> None:
         assert (await client.get("/healthz")).text == "ok"
 
 
+@pytest.fixture
+def few_files() -> Iterator[int]:
+    """For the time of a test this process may have 400 files open."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (400, before[1]))
+    yield 400
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+async def test_strangers_leave_the_server_half_of_its_descriptors(few_files: int, server: Server) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (4 * few_files, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    async with AsyncExitStack() as stack:
+        for _ in range(few_files):
+            await stack.enter_async_context(await trio.open_tcp_stream("127.0.0.1", server.port))
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        ours = [fd for fd in os.listdir("/proc/self/fd") if _local_port(int(fd)) == server.port]
+    assert len(ours) == few_files // 2 + 1  # and the one that listens
+
+
+async def test_those_who_only_hold_connections_keep_nobody_out(few_files: int, server: Server) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (4 * few_files, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(server.client(server.ca))
+        watch = client.stream("GET", "/api/v1/namespaces", params={"watch": "true"})
+        lines = (await stack.enter_async_context(watch)).aiter_lines()
+        assert orjson.loads(await lines.__anext__())["type"] == "ADDED"
+        strangers = [
+            await stack.enter_async_context(await trio.open_tcp_stream("127.0.0.1", server.port))
+            for _ in range(few_files)
+        ]
+        with trio.fail_after(5):
+            assert await strangers[0].receive_some() == b""  # the first to come was the first to go
+            assert (await client.get("/api/v1/namespaces")).status_code == 200
+            created = {"metadata": {"name": "late"}}
+            assert (await client.post("/api/v1/namespaces", json=created)).status_code == 201
+            while orjson.loads(await lines.__anext__())["object"]["metadata"]["name"] != "late":
+                pass
+            server.scope.cancel()
+            assert [line async for line in lines] == []
+
+
+@pytest.fixture
+def four_connections(monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(server_module, "MAX_CONNECTIONS", 4)
+    return 4
+
+
+async def test_those_who_ask_and_take_no_answers_keep_nobody_out(four_connections: int, server: Server) -> None:
+    async def ask_for_ever(stream: trio.SSLStream[trio.SocketStream]) -> None:
+        with suppress(trio.BrokenResourceError):
+            while True:
+                await stream.send_all(b"GET /version HTTP/1.1\r\nHost: node\r\n\r\n" * 100)
+
+    context = server.client_context(None)
+    async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
+        for _ in range(four_connections):
+            plain = await trio.open_tcp_stream("127.0.0.1", server.port)
+            stack.push_async_callback(plain.aclose)
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            stream = trio.SSLStream(plain, context, server_hostname="127.0.0.1", https_compatible=True)
+            await stream.do_handshake()
+            nursery.start_soon(ask_for_ever, stream)
+        await trio.testing.wait_all_tasks_blocked(0.2)
+        async with server.client(server.ca) as client:
+            assert (await client.get("/healthz")).text == "ok"
+        nursery.cancel_scope.cancel()
+
+
+def _local_port(descriptor: int) -> int | None:
+    try:
+        with socket.socket(fileno=os.dup(descriptor)) as known:
+            return int(known.getsockname()[1]) if known.family == socket.AF_INET else None
+    except OSError:  # no socket, or closed meanwhile
+        return None
+
+
+async def test_a_client_that_vanished_is_noticed_while_nothing_is_sent(server: Server) -> None:
+    async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
+        ends = [f"0100007F:{port:04X}" for port in (server.port, stream.socket.getsockname()[1])]
+        table = await trio.Path("/proc/net/tcp").read_text()
+        lines = [line.split() for line in table.splitlines()]
+    [(kind, ticks)] = [line[5].split(":") for line in lines if line[1:3] == ends]
+    assert (kind, int(ticks, 16) / os.sysconf("SC_CLK_TCK") <= 60) == ("02", True)  # proc(5): the timer of keepalive
+
+
+async def test_a_client_that_leaves_in_its_body_is_no_failure_of_the_server(server: Server) -> None:
+    begun = b"POST /api/v1/namespaces HTTP/1.1\r\nHost: node\r\nContent-Length: 100\r\n\r\n{"
+    with capture_logs() as logs:
+        async with await trio.open_ssl_over_tcp_stream(
+            "127.0.0.1", server.port, ssl_context=server.client_context(server.ca), https_compatible=True
+        ) as stream:
+            await stream.send_all(begun)
+            await stream.transport_stream.send_eof()
+            answer = bytes(await stream.receive_some())
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert [entry["event"] for entry in logs] == ["request"]
+
+
 async def test_a_stop_ends_watches_at_once(server: Server) -> None:
     with trio.fail_after(5):
         async with (
@@ -188,6 +291,19 @@ async def test_a_stop_ends_watches_at_once(server: Server) -> None:
             server.scope.cancel()
             rest = [orjson.loads(line)["type"] async for line in lines]
     assert rest == ["ADDED"]
+
+
+async def test_a_stop_waits_for_nobody_who_has_asked_for_nothing_yet(server: Server) -> None:
+    silent = await trio.open_tcp_stream("127.0.0.1", server.port)
+    slow = await trio.open_ssl_over_tcp_stream(
+        "127.0.0.1", server.port, ssl_context=server.client_context(None), https_compatible=True
+    )
+    await slow.send_all(b"GET /version HTT")
+    await trio.testing.wait_all_tasks_blocked(0.05)
+    server.scope.cancel()
+    async with silent, slow:
+        with trio.fail_after(5):
+            assert (await silent.receive_some(), await slow.receive_some()) == (b"", b"")
 
 
 async def read(socket: WebSocketConnection) -> tuple[dict[int, bytes], dict[str, Any]]:
@@ -269,6 +385,46 @@ async def test_exec_that_cannot_begin_is_answered_as_http(server: Server) -> Non
     async with server.client(None) as client:
         answer = await client.get(f"{PODS}/web-0/exec?command=true&stdout=1", headers=headers)
     assert (answer.status_code, answer.json()["reason"]) == (401, "Unauthorized")
+
+
+EVIL = {"Origin": "https://evil.example"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        ({}, 201),
+        (EVIL, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "https://127.0.0.1:{port}"}, 201),
+        (EVIL | {"Sec-Fetch-Site": "same-origin"}, 201),  # through a proxy, to the proxy's own page
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site", "Origin": "https://127.0.0.1:{port}"}, 403),
+        (EVIL | {"Authorization": "Bearer token"}, 201),
+        (EVIL | {"Authorization": "Basic YTpi"}, 403),
+    ],
+)
+async def test_a_page_of_another_site_cannot_use_the_certificate_of_a_browser(
+    server: Server, headers: dict[str, str], code: int
+) -> None:
+    headers = {name: value.format(port=server.port) for name, value in headers.items()}
+    created = orjson.dumps({"metadata": {"name": "made"}})  # without a type: a page may send that to anybody
+    async with server.client(server.ca) as client:
+        answer = await client.post("/api/v1/namespaces", content=created, headers=headers)
+        assert (answer.status_code, (await client.get("/api/v1/namespaces", headers=EVIL)).status_code) == (code, 200)
+
+
+async def test_a_page_of_another_site_gets_no_exec(server: Server) -> None:
+    headers = EVIL | {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+        "Sec-WebSocket-Protocol": "v4.channel.k8s.io",
+    }
+    async with server.client(server.ca) as client:
+        answer = await client.get(f"{PODS}/web-0/exec?command=true&stdout=1", headers=headers)
+    assert (answer.status_code, answer.json()["reason"], server.pods.sessions) == (403, "Forbidden", [])
 
 
 @pytest.mark.parametrize("listen", ["", "6443", "host:", "host:x", "host:70000"])

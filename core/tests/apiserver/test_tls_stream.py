@@ -6,12 +6,14 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 import attrs
 import pytest
 import trio
 import trustme
 
+from nanocloud.apiserver.connection import Connection
 from nanocloud.apiserver.tls import TlsStream
 
 
@@ -101,6 +103,34 @@ async def test_a_cancelled_send_breaks_the_stream() -> None:
             nursery.cancel_scope.cancel()
         with pytest.raises(trio.BrokenResourceError):
             await pair.server.send_all(b"after a hole")
+
+
+@pytest.mark.parametrize("records", [1, 20])
+async def test_others_get_a_turn_between_requests_that_come_at_once(records: int) -> None:
+    turns, seen = 0, list[int]()
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(turns)
+        await send({"type": "http.response.start", "status": 204})
+        await send({"type": "http.response.body"})
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    async with connected() as pair:
+        for _ in range(records):
+            await pair.client.send_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * (20 // records))
+        await pair.client.send_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(count)
+            await Connection(answer, pair.server, state={"closing": trio.Event()}).run()
+            nursery.cancel_scope.cancel()
+    assert len(seen) == 21
+    # Who goes first in a turn is left to chance, so two in a row may see the same.
+    assert all(later > earlier for earlier, later in zip(seen, seen[2:], strict=False))
 
 
 async def test_what_is_no_tls_breaks_the_stream() -> None:

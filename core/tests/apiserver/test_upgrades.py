@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -18,7 +20,11 @@ from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong, Tex
 
 from nanocloud.ambient import Surroundings, living_in
 from nanocloud.apiserver.connection import Connection
-from nanocloud.apiserver.upgrades import MAX_MESSAGE_BYTES
+from nanocloud.apiserver.upgrades import ASK_SECONDS, MAX_MESSAGE_BYTES
+
+sys.path.insert(0, str(Path(__file__).parent))  # the module beside this one
+
+from wires import MemoryWire
 
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
 HANDSHAKE = (
@@ -80,7 +86,7 @@ class Client:
 async def connected(app: Any = echo) -> AsyncIterator[Client]:
     ours, theirs = memory_stream_pair()
     client = Client(ours, [])
-    connection = Connection(app, theirs, state={"closing": trio.Event(), "ended": client.ended})
+    connection = Connection(app, MemoryWire(theirs), state={"closing": trio.Event(), "ended": client.ended})
 
     async def run() -> None:
         await connection.run()
@@ -211,6 +217,9 @@ async def test_a_message_has_a_largest_size() -> None:
     [
         HANDSHAKE.replace(b"13", b"8"),
         HANDSHAKE.replace(KEY, b"short"),
+        HANDSHAKE.replace(KEY, b"\xff" * 24),
+        HANDSHAKE + b"Sec-WebSocket-Key: " + KEY + b"\r\n",
+        HANDSHAKE + b"Sec-WebSocket-Protocol: \xff\r\n",
         HANDSHAKE.replace(b"GET", b"POST"),
         HANDSHAKE + b"Content-Length: 1\r\n",
     ],
@@ -253,6 +262,26 @@ async def test_an_application_may_leave_messages_unread() -> None:
         await client.shake_hands(then=client.framing.send(BytesMessage(data=b"x")) * 1000)
         assert isinstance(await client.event(), CloseConnection)
         assert await client.stream.receive_some() == b""
+
+
+async def test_a_client_that_leaves_while_its_messages_wait_ends_the_application(autojump_clock: MockClock) -> None:
+    over = trio.Event()
+
+    async def takes_nothing(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        try:
+            await trio.sleep_forever()
+        finally:
+            over.set()
+
+    with living_in(Surroundings(threads=False)):
+        async with connected(takes_nothing) as client:
+            await client.shake_hands(then=client.framing.send(BytesMessage(data=b"x")) * 1000)
+            await trio.sleep(ASK_SECONDS)
+            assert await client.event() == Ping(payload=b"")
+            await client.stream.aclose()
+            await over.wait()
+    assert trio.current_time() <= 2 * ASK_SECONDS + 1
 
 
 async def test_an_application_that_fails_later_ends_it_with_a_code() -> None:

@@ -140,6 +140,7 @@ def test_two_providers_of_one_name_are_noted_and_the_rest_is_shown(site: PluginS
     [
         ("1 / 0", {}, f"see the whole error with: {sys.executable} -c 'import plugin_of_the_test_"),
         (f"{PREAMBLE}    1 / 0", {}, "check its table in the configuration, or tell its authors: https://acme.example"),
+        (PREAMBLE.replace("@hookimpl", "") + "    return []", {}, "tell its authors: https://acme.example"),
         (
             "NANOCLOUD_CONTRACTS = {'runtime': '2.0'}",
             {},
@@ -190,6 +191,20 @@ def test_an_unknown_name_is_an_error_that_lists_the_known_ones(site: PluginSite,
     assert out == ""
     assert "error: no plugin 'acme' is installed\n  installed: core, " in err
     assert "one" in err.splitlines()[-1].replace(",", "").split()
+
+
+def test_what_could_steer_a_terminal_reaches_none(
+    site: PluginSite, run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("NANOCLOUD_ALLOW_PLUGINS", "one,o\x1b[2Jne")
+    site.install("acme-\x1b[2J", "o\x1b[2Jne", runtimes("fast"), metadata="Summary: \x1b[2J")
+    site.install("acme-one", "one", f"{PREAMBLE}    raise ValueError('\\x1b[2J \\ud800')")
+    entries = next(tmp_path.glob("acme_\x1b*")) / "entry_points.txt"
+    entries.write_text(entries.read_text() + f"core = {site.modules[0]}\n")
+    for words, code in (("list",), 0), (("show", "one"), 0), (("show", "core"), 0), (("show", "\x1b[2J"), 1):
+        shown = "".join(run(*words, code=code))
+        assert "\x1b" not in shown
+        shown.encode()
 
 
 @pytest.mark.usefixtures("site")

@@ -146,3 +146,9 @@ def test_output_that_cannot_be_written_is_no_success(tmp_path: Path) -> None:
         done = ended(["status", "--curl"], full.fileno(), tmp_path)
     assert done.returncode != 0
     assert "No space left" in done.stderr
+
+
+def test_a_user_without_credentials_is_told_how_to_get_some_and_the_status_is_2(tmp_path: Path) -> None:
+    done = ended(["status"], subprocess.PIPE, tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no node is known to this user" in done.stderr

@@ -95,6 +95,10 @@ def test_a_large_body_comes_whole() -> None:
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n",
         b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70_000 + b"\r\n\r\n",
         b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 70_000 + b"\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: " + b"1" * 5000 + b"\r\n\r\n",
+        b"HTTP/1.1 404 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: x\r\n\r\n0\r\n\r\n",
+        b"HTTP/1.1 102 Processing\r\n\r\n" * 100 + b"HTTP/1.1 204 No Content\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + b"X: y\r\n" * 70_000 + b"\r\n",
     ],
 )
 def test_what_is_no_answer_or_ends_in_the_middle_is_told(said: bytes) -> None:
@@ -111,6 +115,13 @@ def test_a_connection_that_was_closed_before_the_answer_is_told_apart() -> None:
 def test_a_target_never_becomes_more_than_one_line(target: str) -> None:
     with pytest.raises(ProtocolError):
         request_head("GET", target, {})
+
+
+@pytest.mark.parametrize("value", ["Bearer secret\n", "Bearer secr\u00e9t", "a\r\nX: secret"])
+def test_a_header_never_becomes_more_than_one_and_is_not_shown(value: str) -> None:
+    with pytest.raises(ProtocolError, match="'Authorization' cannot be sent") as caught:
+        request_head("GET", "/", {"Authorization": value})
+    assert "secr" not in str(caught.value)
 
 
 def test_a_request_says_how_long_its_body_is() -> None:

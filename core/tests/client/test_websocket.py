@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import select
 import socket
 import ssl
@@ -9,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import cast
 
 import pytest
 import trustme
@@ -157,6 +159,59 @@ def test_both_can_send_much_at_the_same_time(serving: Callable[[Talk], Endpoint]
     assert [len(message) for message in messages_of(remote)] == [much, 3]
     assert remote.is_flushed
     remote.close()
+
+
+class Endless:
+    """The TLS stream of a server that repeats a frame for ever; what is sent to it stays where it is at first."""
+
+    def __init__(self, frame: bytes) -> None:
+        self._records = itertools.cycle([frame * (16_000 // len(frame))])
+        self.given = self.taken = 0
+        self.takes = False
+
+    def setblocking(self, _: bool) -> None: ...
+
+    def pending(self) -> int:
+        return 0
+
+    def recv(self, _: int) -> bytes:
+        record = next(self._records)
+        self.given += len(record)
+        assert self.given < 64 << 20, "more is read than a command should hold"
+        return record
+
+    def send(self, data: memoryview) -> int:
+        if not self.takes:
+            raise ssl.SSLWantWriteError
+        self.taken += len(data)
+        return len(data)
+
+
+def test_of_a_server_that_never_pauses_messages_come_all_the_same() -> None:
+    stream = Endless(b"\x82\x7e" + (500).to_bytes(2, "big") + bytes(500))
+    remote = WebSocket("server", cast("ssl.SSLSocket", stream), b"")
+    for _ in range(3):
+        assert set(remote.receive()) == {bytes(500)}
+    assert stream.given < 3 << 20
+
+
+def test_a_server_that_pings_and_takes_no_answer_fills_no_memory() -> None:
+    stream = Endless(b"\x89\x7d" + bytes(125))
+    remote = WebSocket("server", cast("ssl.SSLSocket", stream), b"")
+    while stream.given < 4 << 20:
+        assert remote.receive() == []
+    stream.takes = True
+    remote.flush()
+    assert stream.taken < 1 << 20
+
+
+@pytest.mark.parametrize(
+    "frame", [b"\x89\x7e\x00\x7e" + bytes(126), b"\x82\x85\0\0\0\0hello", b"\x82\x7f" + b"\x7f" * 8]
+)
+def test_frames_that_no_server_may_send_are_told(frame: bytes) -> None:
+    remote = WebSocket("server", cast("ssl.SSLSocket", Endless(frame)), b"")
+    with pytest.raises(UnreachableError, match="no WebSocket message"):
+        remote.receive()
 
 
 def test_a_refusal_is_the_servers_own_word(serving: Callable[[Talk], Endpoint]) -> None:

@@ -9,6 +9,7 @@ import itertools
 import json
 from typing import TYPE_CHECKING
 
+import attrs
 import pytest
 
 from nanocloud.keyspace.keys import decode
@@ -16,8 +17,11 @@ from nanocloud.models.binding import BINDING, BindingAction
 from nanocloud.models.bundle import BUNDLE
 from nanocloud.providers.binding import BindingResult
 from nanocloud.testkit.accounts import EXPORTS, FakeAccounts
+from nanocloud.testkit.faults import NOTHING, Call, Fault, FaultPlan
+from nanocloud.testkit.objects import open_store
 from nanocloud.testkit.planning import MARIADB, WORDPRESS
 from nanocloud.testkit.simulation import Simulation
+from nanocloud.testkit.storage import FakeStorage
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -25,9 +29,11 @@ if TYPE_CHECKING:
 
     from trio.testing import MockClock
 
+    from nanocloud.models.meta import Object
     from nanocloud.testkit.simulation import Server
 
 SITE = {key: value for key, value in WORDPRESS.items() if key != "port_1"}
+WITH_A_CHOICE = {key: value for key, value in SITE.items() if "env_" not in key} | {"database=none": []}
 LEAST_POINTS = 200
 COUNTED: dict[str, int] = {}
 
@@ -53,6 +59,21 @@ class Machine(Simulation):
         async with self.run() as server:
             await body(server)
         return self.faults.taken
+
+
+@attrs.define
+class DeathAtABinding:
+    """A source of faults: the server dies before it writes a Binding for the ``number``-th time."""
+
+    number: int
+    seen: int = 0
+
+    def __call__(self, call: Call) -> Fault:
+        if call.method == "transact" and "/bindings/" in call.subject:
+            self.seen += 1
+            if self.seen == self.number:
+                return Fault(crash=True)
+        return NOTHING
 
 
 async def begin(server: Server) -> None:
@@ -81,23 +102,37 @@ async def remove(server: Server) -> None:
     await server.settle()
 
 
+async def change_unseen(machine: Machine, option: str, value: str) -> None:
+    """A user's last write in a life of the server in which nobody came to look at it."""
+
+    def put(bundle: Object) -> None:
+        bundle["spec"].setdefault("options", {})[option] = value
+
+    async with open_store(FakeStorage(machine.disk)) as store:
+        await store.modify(BUNDLE, "default", "wordpress", put)
+
+
 async def check(machine: Machine, where: str) -> None:
     """What has to be true in the end, whatever happened before."""
 
     async def installed(server: Server) -> None:
         await install(server)
-        profile = await server.profiles.get("default", "wordpress")
-        assert profile is not None, where
-        assert set(machine.accounts.users) == {"wordpress"}, where
-        assert machine.accounts.users["wordpress"].password == profile.options["database_password"].value, where
-        assert machine.accounts.users["wordpress"].databases == {"wordpress"}, where
-        assert [(r.command, r.result) for r in profile.bindings.values()] == [
-            ("create_user", BindingResult.COMPLETED)
-        ], where
+        await check_bound(machine, server, where)
         assert len(await server.names(BINDING)) == 1, where
 
     await machine.live(installed)
     await machine.live(lambda server: check_removed(machine, server, where))
+
+
+async def check_bound(machine: Machine, server: Server, where: str) -> None:
+    profile = await server.profiles.get("default", "wordpress")
+    assert profile is not None, where
+    assert set(machine.accounts.users) == {"wordpress"}, where
+    assert machine.accounts.users["wordpress"].password == profile.options["database_password"].value, where
+    assert machine.accounts.users["wordpress"].databases == {"wordpress"}, where
+    assert [(r.command, r.result) for r in profile.bindings.values()] == [("create_user", BindingResult.COMPLETED)], (
+        where
+    )
 
 
 async def check_removed(machine: Machine, server: Server, where: str) -> None:
@@ -183,6 +218,41 @@ async def test_nothing_is_recorded_as_bound_that_is_being_revoked(tmp_path: Path
             if key[2] == "bindings" and value["spec"]["action"] == BindingAction.REVOKE.value
         ]
         assert [record for record in profile.get("bindings", {}).values() if record["owned"] in revoked] == [], number
+
+
+@pytest.mark.parametrize("is_recorded", [True, False], ids=["recorded", "completed"])
+@pytest.mark.parametrize(
+    ("option", "there", "back"), [("database_user", "other", "wordpress"), ("database", "none", "mariadb")]
+)
+async def test_what_is_asked_for_again_after_a_crash_is_made_again(
+    tmp_path: Path, mock_clock: MockClock, option: str, there: str, back: str, *, is_recorded: bool
+) -> None:
+    """Killed at every write of a Binding while an option goes there; then it goes back before anybody looked."""
+
+    async def go(server: Server) -> None:
+        await server.ready("wordpress")
+        await server.pass_time(60)
+
+    for number in itertools.count(1):
+        machine = Machine(tmp_path / str(number))
+        machine.add_image("wordpress", WITH_A_CHOICE)
+        await machine.live(begin)
+        if not is_recorded:
+            machine.faults.source = plan = FaultPlan()
+            plan.add(Fault(crash=True), method="transact", subject="/profiles/default/wordpress", at=2)
+        await machine.live(install)
+        await change_unseen(machine, option, there)
+        machine.faults.source = death = DeathAtABinding(number)
+        await machine.live(go)
+        if death.seen < number:
+            assert number > 3, "it came to the end without that many writes"
+            break
+        await change_unseen(machine, option, back)
+        async with machine.run() as server:
+            await server.ready("wordpress")
+            await server.pass_time(60)
+            await check_bound(machine, server, f"{option}, killed at write {number}")
+            await check_removed(machine, server, f"{option}, killed at write {number}")
 
 
 def test_it_were_two_hundred_points() -> None:

@@ -77,6 +77,18 @@ async def test_a_binding_that_never_succeeds_fails_the_bundle_and_records_nothin
         await server.ready("wordpress")
 
 
+async def test_a_clock_that_is_set_back_does_not_put_off_the_next_attempt(
+    machine: Simulation, mock_clock: MockClock
+) -> None:
+    machine.fake_binding.handler = lambda _: int(len(machine.fake_binding.runs) == 1)
+    async with machine.run() as server:
+        await server.install("wordpress")
+        await server.reason("wordpress", "BindingFailed")
+    machine.clock_offset_seconds = -86_400.0
+    async with machine.run() as server:
+        await server.ready("wordpress")
+
+
 async def test_a_failed_binding_lets_the_bundle_be_removed(machine: Simulation, mock_clock: MockClock) -> None:
     machine.fake_binding.handler = lambda _: 1
     async with machine.run() as server:

@@ -13,7 +13,10 @@ from nanocloud.models.bundle import BUNDLE
 from nanocloud.models.meta import name_of, uid_of
 from nanocloud.models.pod import POD
 from nanocloud.testkit.accounts import EXPORTS, FakeAccounts
+from nanocloud.testkit.faults import Fault, FaultPlan
+from nanocloud.testkit.objects import open_store
 from nanocloud.testkit.planning import MARIADB, WORDPRESS
+from nanocloud.testkit.storage import FakeStorage
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,8 +51,26 @@ async def started(server: Server, *bundles: str) -> None:
     await server.settle()
 
 
+async def begun(machine: Simulation, server: Server, bundle: str) -> None:
+    """The first binding command of the bundle runs, and will for a minute."""
+    machine.fake_binding.calls.delay("run", 60)
+    await server.install("mariadb")
+    await server.ready("mariadb")
+    await server.install("wordpress", name=bundle, database_name=bundle, database_user=bundle)
+
+    async def runs() -> bool:
+        return bool(machine.fake_binding.calls.log)
+
+    await server.until(runs)
+
+
 def ran(machine: Simulation) -> list[str]:
     return [call.command for call in machine.fake_binding.runs]
+
+
+def key_of(binding: str) -> str:
+    """As the calls of a storage show it."""
+    return f"/registry/nanocloud.io/bindings/default/{binding}"
 
 
 async def test_a_binding_counts_once_it_is_verified(
@@ -212,6 +233,31 @@ async def test_a_revocation_that_was_given_up_never_hits_what_was_made_again(
         assert accounts.users["blog"].password == await password_of(server, "blog")
 
 
+async def test_a_revocation_that_gives_way_to_what_is_made_again_is_not_forgotten_by_a_crash(
+    machine: Simulation, mock_clock: MockClock, accounts: FakeAccounts
+) -> None:
+    machine.fake_binding.handler = lambda call: 9 if call.command == "revoke_user" else accounts(call)
+    async with machine.run() as server:
+        await started(server, "blog")
+        await server.uninstall("blog")
+        await server.gone("blog")
+        [revocation] = await server.names(BINDING)
+        machine.faults.source = plan = FaultPlan()
+        plan.add(Fault(crash=True, after=True), method="transact", subject=key_of(revocation))
+        await server.install("wordpress", name="blog", database_name="blog", database_user="blog")
+        await server.ready("blog")
+    assert set(accounts.users) == {"blog"}
+    async with open_store(FakeStorage(machine.disk)) as store:
+        [again] = {name_of(binding) for binding in (await store.list(BINDING)).items} - {revocation}
+        await store.delete(BUNDLE, "default", "blog")
+    machine.fake_binding.handler = accounts
+    plan.add(Fault(delay_seconds=60), method="transact", subject=key_of(again))  # it does not begin before that is seen
+    async with machine.run() as server:
+        await server.gone("blog")
+        await server.pass_time(600)
+        assert accounts.users == {}
+
+
 async def test_a_target_that_goes_takes_its_revocations_along(
     machine: Simulation, mock_clock: MockClock, accounts: FakeAccounts
 ) -> None:
@@ -259,16 +305,8 @@ async def test_a_service_that_is_no_longer_selected_takes_back_what_it_has_only_
     machine: Simulation, mock_clock: MockClock, accounts: FakeAccounts
 ) -> None:
     machine.add_image("wordpress", _without_database())
-    machine.fake_binding.calls.delay("run", 60)
     async with machine.run() as server:
-        await server.install("mariadb")
-        await server.ready("mariadb")
-        await server.install("wordpress", name="blog", database_name="blog", database_user="blog")
-
-        async def begun() -> bool:
-            return bool(machine.fake_binding.calls.log)
-
-        await server.until(begun)
+        await begun(machine, server, "blog")
         await server.change("blog", options={"database": "none"})
         await server.ready("blog")
         await server.pass_time(600)
@@ -280,19 +318,12 @@ async def test_a_service_that_is_no_longer_selected_takes_back_what_it_has_only_
 async def test_what_was_begun_with_another_password_is_not_forgotten_when_it_is_renamed(
     machine: Simulation, mock_clock: MockClock, accounts: FakeAccounts
 ) -> None:
-    machine.fake_binding.calls.delay("run", 60)
     async with machine.run() as server:
-        await server.install("mariadb")
-        await server.ready("mariadb")
-        await server.install("wordpress", name="blog", database_name="blog", database_user="blog")
+        await begun(machine, server, "blog")
 
         async def runs_of() -> list[str]:
             return [binding["spec"]["run"] for binding in (await server.store.list(BINDING)).items]
 
-        async def begun() -> bool:
-            return bool(machine.fake_binding.calls.log)
-
-        await server.until(begun)
         [first] = await runs_of()
         await server.change("blog", options={"database_password": "another"})
 
@@ -304,6 +335,55 @@ async def test_what_was_begun_with_another_password_is_not_forgotten_when_it_is_
         await server.ready("blog")
         await server.pass_time(600)
         assert set(accounts.users) == {"writer"}
+
+
+async def test_what_was_begun_in_a_service_that_was_installed_anew_is_taken_back(
+    machine: Simulation, mock_clock: MockClock, accounts: FakeAccounts
+) -> None:
+    machine.add_image("wordpress", _without_database())
+    async with machine.run() as server:
+        await started(server, "blog")
+        machine.fake_binding.calls.delay("run", 60)
+        before = len(machine.fake_binding.calls.log)
+        await server.uninstall("mariadb")
+        accounts.users.clear()  # with the data
+
+        async def begun() -> bool:
+            return len(machine.fake_binding.calls.log) > before
+
+        await server.until(begun)
+        await server.change("blog", options={"database": "none"})
+        await server.ready("blog")
+        await server.pass_time(600)
+        assert accounts.log.count("create_user") == 2
+        assert accounts.users == {}
+
+
+@pytest.mark.parametrize("change", ["renamed", "not selected", "uninstalled"])
+async def test_what_begins_in_the_moment_in_which_it_is_to_go_is_not_forgotten(
+    machine: Simulation, mock_clock: MockClock, accounts: FakeAccounts, change: str
+) -> None:
+    machine.add_image("wordpress", _without_database())
+    async with machine.run() as server:
+        await started(server, "blog")
+        await server.change("mariadb", start=False)
+        await server.reason("mariadb", "Stopped")
+        await server.change("blog", options={"database_user": "writer"})
+        await server.reason("blog", "Binding")
+        [waiting] = [name for name in await server.names(BINDING) if "revoke" not in name]
+        machine.faults.source = plan = FaultPlan()
+        plan.add(Fault(delay_seconds=60), method="transact", subject=key_of(waiting))
+        if change == "uninstalled":
+            await server.uninstall("blog")
+        else:
+            options = {"database_user": "editor"} if change == "renamed" else {"database": "none"}
+            await server.change("blog", options=options)
+        await server.pass_time(1)
+        await server.change("mariadb", start=True)
+        await server.ready("mariadb")
+        await server.pass_time(600)
+        assert accounts.log.count("create_user") > 1, "it has begun"
+        assert set(accounts.users) == ({"editor"} if change == "renamed" else set())
 
 
 async def test_a_service_that_is_selected_again_is_bound_again(
@@ -377,16 +457,8 @@ async def test_of_two_that_ask_for_one_name_at_once_one_gets_it(
 async def test_a_running_command_ends_before_it_is_revoked(
     machine: Simulation, mock_clock: MockClock, accounts: FakeAccounts
 ) -> None:
-    machine.fake_binding.calls.delay("run", 60)
     async with machine.run() as server:
-        await server.install("mariadb")
-        await server.ready("mariadb")
-        await server.install("wordpress", name="blog", database_name="blog", database_user="blog")
-
-        async def begun() -> bool:
-            return bool(machine.fake_binding.calls.log)
-
-        await server.until(begun)
+        await begun(machine, server, "blog")
         await server.uninstall("blog")
         await server.gone("blog")
         assert accounts.log[0] == "create_user"

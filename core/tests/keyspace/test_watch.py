@@ -256,6 +256,27 @@ async def test_watches_have_no_gaps_under_concurrent_writers_and_compaction(keys
     assert [change.revision for change in followed["one"]] == ones
 
 
+async def test_a_key_that_changed_before_has_new_followers_and_loses_old_ones(keyspace: Keyspace) -> None:
+    await keyspace.put(("a", "x"), b"")
+    await keyspace._hub.reached(1)
+    async with keyspace.watch(("a",), after=1) as first:
+        await keyspace.put(("a", "x"), b"")
+        assert [change.revision for change in await take(first, 1)] == [2]
+        async with keyspace.watch((), after=2) as second:
+            await keyspace.put(("a", "x"), b"")
+            assert [change.revision for change in await take(first, 1) + await take(second, 1)] == [3, 3]
+    await keyspace.put(("a", "x"), b"")
+    await keyspace._hub.reached(4)
+    assert (first.progress(), second.progress()) == (4, 4)  # nothing is queued
+
+
+async def test_what_the_hub_knows_of_keys_is_bounded(keyspace: Keyspace) -> None:
+    for first in range(0, 3000, 500):
+        await keyspace.transact([], [Put((f"{number}",), b"") for number in range(first, first + 500)])
+    await keyspace._hub.reached(6)
+    assert 0 < len(keyspace._hub._routes) <= 1024
+
+
 async def test_ended_watches_leave_nothing_in_the_hub(keyspace: Keyspace) -> None:
     for number in range(10):
         async with keyspace.watch(("a", str(number)), after=0), keyspace.watch(("a", str(number)), after=0):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import resource
 import tomllib
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from types import ModuleType
 import pytest
 
 from nanocloud.cli.main import main
-from nanocloud.errors import AlreadyExistsError, NanocloudError, UsageError
+from nanocloud.errors import AlreadyExistsError, NanocloudError, NotFoundError, UsageError
 from nanocloud.providers import CONTRACTS as VERSIONS
 from nanocloud.scaffold import CONTRACTS, new_plugin
 from nanocloud.scaffold.contracts import Contract
@@ -26,7 +27,7 @@ NAMES = plugin_name("new-one")
 
 def module_of(contract: Contract) -> ModuleType:
     made = ModuleType(f"nanocloud_new_one_{contract.name}")
-    exec(provider_module(contract, NAMES), made.__dict__)
+    exec(provider_module(contract, NAMES, "Made"), made.__dict__)
     return made
 
 
@@ -40,7 +41,7 @@ def test_what_is_no_name_is_refused(name: str, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["core", "sqlite", "exec", "builtin", "taken", "spare"])
+@pytest.mark.parametrize("name", ["core", "sqlite", "exec", "builtin", "taken", "spare", "keyspace", "images"])
 def test_a_name_that_another_has_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for distribution in ("nanocloud-other", "nanocloud-spare"):
         info = tmp_path / "site" / f"{distribution.replace('-', '_')}-1.dist-info"
@@ -96,6 +97,12 @@ def test_a_failure_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_directory_in_a_folder_that_is_not_there_names_that_folder(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match=f"{tmp_path}/no/such is no folder"):
+        new_plugin("new-one", ["macro"], tmp_path / "no" / "such" / "new")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_without_a_directory_it_is_named_as_the_distribution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     made = new_plugin("new-one", ["macro"])
@@ -105,7 +112,7 @@ def test_without_a_directory_it_is_named_as_the_distribution(tmp_path: Path, mon
 
 @pytest.mark.parametrize("contract", [Contract(name) for name in CONTRACTS], ids=str)
 def test_a_skeleton_has_the_signatures_of_its_contract(contract: Contract) -> None:
-    provider = getattr(module_of(contract), NAMES.class_of(contract.name))
+    provider = module_of(contract).Made
     assert not inspect.isabstract(provider)
     for member in members(contract.provider):
         written = inspect.getattr_static(provider, member.name)
@@ -169,9 +176,33 @@ def test_the_project_depends_on_this_release_line(tmp_path: Path) -> None:
     assert project["entry-points"] == {"nanocloud": {"new-one": "nanocloud_new_one.plugin"}}
 
 
-def test_a_name_that_says_its_contract_says_it_once() -> None:
-    assert plugin_name("runtime-runc").class_of("runtime") == "RuntimeRunc"
-    assert plugin_name("lmdb").class_of("storage") == "LmdbStorage"
+@pytest.mark.parametrize(
+    ("name", "contracts", "classes"),
+    [
+        ("runtime-runc", ["runtime"], {"RuntimeRunc"}),
+        ("lmdb", ["storage"], {"LmdbStorage"}),
+        ("runtime-network", ["runtime", "network"], {"RuntimeNetworkRuntime", "RuntimeNetworkNetwork"}),
+        ("storage-provider", ["storage"], {"OwnStorageProvider"}),
+        ("macro-value", ["macro"], {"OwnMacroValue"}),
+        ("exec-binding", ["binding"], {"OwnExecBinding"}),
+        ("sandbox", ["network"], {"OwnSandboxNetwork"}),
+        ("image", ["image"], {"OwnImage"}),
+    ],
+)
+def test_a_class_is_named_by_plugin_and_contract_and_as_nothing_else(
+    name: str, contracts: list[str], classes: set[str], tmp_path: Path
+) -> None:
+    made = new_plugin(name, contracts, tmp_path / "new")
+    found: set[str] = set()
+    for file in made.directory.glob("src/*/*.py"):
+        tree = ast.parse(file.read_text())
+        defined = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
+        imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
+        assert not defined & imported
+        found |= defined
+    assert found == classes
+    tests = (made.directory / "tests" / "test_conformance.py").read_text()
+    assert {f"Test{name}" for name in classes} == set(re.findall(r"^class (\w+)", tests, re.MULTILINE))
 
 
 def test_the_command_says_what_was_written_and_what_is_next(

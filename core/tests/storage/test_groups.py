@@ -57,6 +57,12 @@ def test_a_group_is_as_its_transactions_one_by_one(groups: list[list[Transaction
     assert run(groups) == run([[transaction] for group in groups for transaction in group])
 
 
+def test_a_large_group_is_as_its_transactions_one_by_one() -> None:
+    puts = [RecordPut(b"%d" % (number % 150), b"%d" % number, number) for number in range(300)]  # 300 rows, of 150 keys
+    transactions = [Transaction((), (put,)) for put in puts]
+    assert run([transactions]) == run([[transaction] for transaction in transactions])
+
+
 def test_the_states_that_are_kept_are_bounded() -> None:
     newest = Newest()
     for number in range(1000):

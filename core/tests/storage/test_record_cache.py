@@ -84,17 +84,28 @@ def record(key: bytes, size_bytes: int = 0) -> Record:
     return Record(key, bytes(size_bytes), 1, 1, 1, None)
 
 
-def test_a_record_that_is_being_written_is_not_kept() -> None:
+def test_a_record_that_is_being_written_is_not_given_out() -> None:
     cache = RecordCache()
     cache.add(record(b"k"))
-    cache.begin_writing([b"k"])
-    cache.begin_writing([b"k", b"l"])
-    cache.end_writing([b"k"])
+    cache.begin_writing(b"k")
+    cache.begin_writing(b"k")
+    cache.end_writing(b"k", record(b"k", 1))
     cache.add(record(b"k"))
     assert cache.get(b"k") is None
-    cache.end_writing([b"k", b"l"])
+    cache.end_writing(b"k", record(b"k", 2))
+    assert cache.get(b"k") == record(b"k", 2)
+    cache.add(record(b"k", 1))  # read from the disk before that
+    assert cache.get(b"k") == record(b"k", 2)
+
+
+def test_a_write_whose_outcome_is_not_known_leaves_nothing() -> None:
+    cache = RecordCache()
     cache.add(record(b"k"))
-    assert cache.get(b"k") == record(b"k")
+    cache.begin_writing(b"k")
+    cache.end_writing(b"k", None)
+    assert cache.get(b"k") is None
+    cache.add(record(b"k", 1))
+    assert cache.get(b"k") == record(b"k", 1)
 
 
 def test_what_was_read_last_is_kept_within_bounds() -> None:
@@ -107,3 +118,7 @@ def test_what_was_read_last_is_kept_within_bounds() -> None:
     kept = sum(cache.get(b"%d" % number) is not None for number in range(1000))
     assert 60 <= kept <= 70
     assert cache.get(b"999") is not None
+    for _ in range(1000):
+        cache.begin_writing(b"999")
+        cache.end_writing(b"999", record(b"999", 50 << 10))
+    assert sum(cache.get(b"%d" % number) is not None for number in range(1000)) == kept

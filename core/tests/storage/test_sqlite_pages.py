@@ -16,7 +16,7 @@ from nanocloud.providers.storage import (
     RecordPut,
     Transaction,
 )
-from nanocloud.storage import SqliteStorage
+from nanocloud.storage import SqliteStorage, _apply, _schema
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -83,3 +83,23 @@ async def test_compaction_gives_space_back(storage: StorageProvider) -> None:
     after = await storage.info()
     assert before.size_bytes > 300 * 4096
     assert after.size_bytes < 30 * 4096
+
+
+def test_a_sweep_does_not_write_what_it_frees(tmp_path: Path) -> None:
+    database = tmp_path / "keyspace.db"
+    connection = _schema.open_writer(database, max_size_bytes=1 << 30)
+    group = _apply.Group(connection, _apply.Newest(), 0)
+    connection.execute("BEGIN IMMEDIATE")
+    for _ in range(40):
+        group.apply(Transaction((), (RecordPut(b"k", bytes(100 << 10)),)))
+    group.write()
+    connection.execute("COMMIT")
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    free = "SELECT freelist_count FROM pragma_freelist_count"
+    assert connection.execute(free).fetchone() == (0,)
+    connection.execute("BEGIN IMMEDIATE")
+    _apply.sweep(connection, 0, 39)
+    connection.execute("COMMIT")
+    assert connection.execute(free).fetchone()[0] >= 38 * 25  # pages of what 38 others replaced
+    assert database.with_name("keyspace.db-wal").stat().st_size < 20 * 4096
+    connection.close()

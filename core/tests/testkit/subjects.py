@@ -6,6 +6,7 @@ Imported as a module of this folder, by the tests that the fakes pass and by tho
 from __future__ import annotations
 
 import hashlib
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
@@ -38,7 +39,7 @@ from nanocloud.testkit.suites import containers as words
 from nanocloud.testkit.suites.layout import ImageSource, Published
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from nanocloud.providers.binding import BindingCall, BindingProvider
@@ -61,8 +62,12 @@ def program(spec: ContainerSpec) -> FakeProgram:
             return FakeProgram(output=(("stdout", "ready"),), stop_exit_code=STOP_CODES[spec.stop_signal])
         case words.EXIT_7:
             return FakeProgram(exit_after_seconds=0, exit_code=7)
+        case words.LATE:
+            return FakeProgram(output=(("stdout", "late"),), exit_after_seconds=1, exit_code=7)
         case words.MISSING:
             return FakeProgram(start_error=127)
+        case words.OVERWRITE:
+            return saying("no\nno")
         case words.SAY:
             return saying("one", error="two")
         case words.SHOW:
@@ -195,6 +200,11 @@ class RuntimeSubject(RuntimeProviderSuite):
         assert isinstance(provider, FakeRuntime)
         provider.exit(status.id, 137)
 
+    # Nothing of an image is looked at and no process has a pid, as FakeRuntime says.
+    test_a_user_the_image_does_not_have_is_refused = None  # type: ignore[assignment]
+    test_a_failed_create_leaves_no_container = None  # type: ignore[assignment]
+    test_namespaces_are_its_own = None  # type: ignore[assignment]
+
 
 class NetworkSubject(NetworkProviderSuite):
     in_memory = True
@@ -211,6 +221,13 @@ class NetworkSubject(NetworkProviderSuite):
     ) -> tuple[int, set[IPAddress]]:
         assert isinstance(provider, FakeNetwork)
         return inside.NOERROR if name in provider.names else inside.NXDOMAIN, set(provider.names.get(name, ()))
+
+    @contextmanager
+    def program_at(self, provider: NetworkProvider, port: int) -> Iterator[None]:
+        assert isinstance(provider, FakeNetwork)
+        provider.host_programs[port, "tcp"] = "apache2"
+        yield
+        del provider.host_programs[port, "tcp"]
 
     # Nothing is made on the host, as FakeNetwork says: no namespace can be entered, no port answers.
     test_a_namespace_has_the_address = None  # type: ignore[assignment]

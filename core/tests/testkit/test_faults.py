@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -37,9 +35,7 @@ def plan() -> FaultPlan:
 
 @pytest.fixture
 def faults(plan: FaultPlan) -> Faults:
-    faults = Faults(plan)
-    faults.begin(trio.CancelScope())
-    return faults
+    return Faults(plan)
 
 
 def sandbox(name: str) -> SandboxNetworkSpec:
@@ -66,6 +62,40 @@ async def test_a_rule_strikes_at_its_call_and_at_no_other(plan: FaultPlan, fault
     assert await attached(network, "a", "b", "c", "d") == ["attached", "busy", "busy", "attached"]
     assert [network.sandbox for network in await fake.list()] == ["a", "d"]
     assert faults.last == Call(5, "network", "attach", "d")
+
+
+async def test_a_rule_strikes_however_the_call_is_written(plan: FaultPlan, faults: Faults) -> None:
+    network = faults.guard(FakeNetwork(), "network")
+    plan.add(Fault(error=BUSY), subject="a")
+    with pytest.raises(ProviderError, match="busy"):
+        await network.attach(spec=sandbox("a"))
+
+
+async def test_between_lives_nothing_strikes_and_nothing_is_counted(plan: FaultPlan, faults: Faults) -> None:
+    network = faults.guard(FakeNetwork(), "network")
+    async with faults.life():
+        await network.list()
+    plan.add(Fault(error=BUSY), method="attach")
+    assert await attached(network, "a") == ["attached"]
+    assert faults.taken == 1
+    async with faults.life():
+        assert await attached(network, "b") == ["busy"]
+        assert faults.taken == 1
+
+
+async def test_a_life_ends_in_whichever_task_the_crash_comes(plan: FaultPlan, faults: Faults) -> None:
+    network = faults.guard(FakeNetwork(), "network")
+    plan.add(Fault(crash=True), subject="b")
+    async with faults.life(), trio.open_nursery() as nursery:
+        nursery.start_soon(attached, network, "a", "b", "c")
+        await trio.sleep_forever()
+    assert [network.sandbox for network in await network.list()] == ["a"]
+
+
+async def test_errors_of_a_life_that_is_not_over_are_told(faults: Faults) -> None:
+    with pytest.raises(ValueError, match="of the test"):
+        async with faults.life():
+            raise ValueError("of the test")
 
 
 async def test_a_call_can_take_effect_although_its_answer_is_lost(plan: FaultPlan, faults: Faults) -> None:
@@ -120,18 +150,6 @@ async def test_a_session_is_guarded_as_a_call_is(tmp_path: Path, plan: FaultPlan
         assert await session.wait() == 0
 
 
-@asynccontextmanager
-async def life(faults: Faults) -> AsyncIterator[None]:
-    """Of a server: until the body ends, or the server is killed."""
-    try:
-        with trio.CancelScope() as scope:
-            faults.begin(scope)
-            yield
-    except CrashedError:
-        pass
-    faults.end()
-
-
 @pytest.mark.parametrize("after", [False, True])
 async def test_after_a_crash_nothing_has_an_effect_any_more(faults: Faults, plan: FaultPlan, after: bool) -> None:
     fake = FakeNetwork()
@@ -140,7 +158,7 @@ async def test_after_a_crash_nothing_has_an_effect_any_more(faults: Faults, plan
     lost: list[str] = []
     faults.when_dead.append(lambda: lost.append("memory"))
     plan.add(Fault(crash=True, after=after), subject="b")
-    async with life(faults):
+    async with faults.life():
         try:
             await attached(network, "a", "b", "c")
         finally:
@@ -148,7 +166,7 @@ async def test_after_a_crash_nothing_has_an_effect_any_more(faults: Faults, plan
                 await network.detach(SandboxId("a"))
     assert [network.sandbox for network in await fake.list()] == ["a", "b"][: 1 + after]
     assert lost == ["memory"]
-    async with life(faults):
+    async with faults.life():
         assert await attached(network, "c") == ["attached"]
 
 
@@ -165,7 +183,7 @@ async def test_a_call_that_was_under_way_when_the_server_died_has_no_effect(
             await network.attach(sandbox("a"))
 
     async with trio.open_nursery() as nursery:
-        async with life(faults):
+        async with faults.life():
             nursery.start_soon(late)
             await trio.sleep(5)
             faults.crash()
@@ -178,7 +196,6 @@ async def test_a_call_that_was_under_way_when_the_server_died_has_no_effect(
 async def test_chances_follow_from_the_seed(autojump_clock: MockClock) -> None:
     async def outcomes(seed: int) -> tuple[list[str], float]:
         faults = Faults(FaultChances(rng=Random(seed), fail=0.3, lose=0.2, delay=0.2))
-        faults.begin(trio.CancelScope())
         began = trio.current_time()
         names = [f"s{number}" for number in range(100)]
         return await attached(faults.guard(FakeNetwork(), "network"), *names), round(trio.current_time() - began, 6)

@@ -99,3 +99,59 @@ def test_suites_say_what_they_need(tmp_path: Path) -> None:
     assert "the conformance suites run under: pytest -p nanocloud.testkit.plugin" in said
     said = pytest_in(tmp_path, "-p", "no:trio")
     assert "the conformance suites need pytest-trio: pip install 'nanocloud[testkit]'" in said
+
+
+MISTAKEN = """
+import pytest
+from nanocloud.testkit import FakeNetwork, FakeVolume
+from nanocloud.testkit.suites import VolumeProviderSuite
+
+class Undecorated(FakeVolume):
+    async def lifespan(self):
+        yield
+
+class TestNothing(VolumeProviderSuite):
+    pass
+
+class TestProvider(VolumeProviderSuite):
+    @pytest.fixture
+    def make_provider(self, tmp_path):
+        return FakeVolume(tmp_path)
+
+class TestOther(VolumeProviderSuite):
+    @pytest.fixture
+    def make_provider(self):
+        return FakeNetwork
+
+class TestAsync(VolumeProviderSuite):
+    @pytest.fixture
+    def make_provider(self, tmp_path):
+        async def make():
+            return FakeVolume(tmp_path)
+        return make
+
+class TestUndecorated(VolumeProviderSuite):
+    @pytest.fixture
+    def make_provider(self, tmp_path):
+        return lambda: Undecorated(tmp_path)
+"""
+
+
+def test_a_mistaken_fixture_is_told_in_a_line_and_blamed_on_no_sentence(tmp_path: Path) -> None:
+    (tmp_path / "test_mistaken.py").write_text(MISTAKEN)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "nanocloud.testkit.plugin"]
+    done = subprocess.run([*command, "-k", "rfc_1123"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    said = re.findall(r"^_+ ERROR at setup of (\w+)\.\w+ _+\n(.*)$", done.stdout, re.MULTILINE)
+    for (name, line), words in zip(
+        said,
+        (
+            "TestNothing must define the fixture make_provider",
+            "TestProvider: make_provider must give a callable that builds a provider; it gave <",
+            "TestOther: what make_provider gives must build a VolumeProvider; it built <",
+            "TestAsync: what make_provider gives must not be async",
+            "TestUndecorated: Undecorated.lifespan must be decorated with @asynccontextmanager",
+        ),
+        strict=True,
+    ):
+        assert line.startswith(words), name
+    assert "contract volume" not in done.stdout

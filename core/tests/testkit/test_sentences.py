@@ -90,8 +90,6 @@ UNHELD: dict[str, dict[str, str]] = {
     "network": {
         MEANING: """
             The network contract: a sandbox gets a network namespace, addresses, host ports, and names that resolve.
-            ``[a-z0-9][a-z0-9.-]{0,62}``; one pod sandbox.
-            None: every address of the node, loopback too.
             ``<namespace>/<pod>``; whose address it is.
             Connects pod sandboxes.
             """,
@@ -110,7 +108,6 @@ UNHELD: dict[str, dict[str, str]] = {
         MEANING: """
             The runtime contract: containers, as the kubelet asks for them.
             A container's life is ``created -> running -> exited``, then it is removed.
-            ``[a-z0-9][a-z0-9.-]{0,62}``; chosen by the caller, unique on the node.
             For what must never reach a disk in plaintext (keys, secrets) and for ``/etc/hosts`` and
             ``/etc/resolv.conf``.
             What ordinary services need; the default.
@@ -165,7 +162,6 @@ UNHELD: dict[str, dict[str, str]] = {
             In the order of their keys.
             The state they were read at: the one asked for, else the store's last.
             In the order of revisions; within one in the order of the transaction's operations.
-            The page is complete up to this revision: reading goes on with ``after=through``.
             Of the last committed transaction.
             History before this revision is forgotten; 0: none is.
             What the data occupies.
@@ -188,7 +184,6 @@ UNHELD: dict[str, dict[str, str]] = {
     "volume": {
         MEANING: """
             The volume contract: a claim becomes a file system of the asked size that containers mount.
-            ``[a-z0-9][a-z0-9.-]{0,127}``; unique on the node, chosen by the caller.
             Keeps volumes.
             """,
         MACHINE: """

@@ -43,7 +43,7 @@ async def act(context: ApiContext, request: Request, target: Target) -> Response
         else:
             bundle["spec"]["start"] = target.rest == "start"
 
-    form = negotiation.accepted(request.headers.get("accept"))
+    form = negotiation.form_of(request)
     dry_run = negotiation.dry_run(request.query_params)
     made = await context.store.modify(target.kind, target.where, target.name or "", change, dry_run=dry_run)
     return printing.send(made, form)

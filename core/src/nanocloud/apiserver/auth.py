@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 MASTERS = "system:masters"
 AUTHENTICATED, UNAUTHENTICATED = "system:authenticated", "system:unauthenticated"
 _OPEN_PATHS = frozenset({"/healthz", "/livez", "/readyz", "/version"})
+_READING = ("GET", "HEAD", "OPTIONS")
 
 
 @attrs.frozen(kw_only=True)
@@ -83,6 +84,8 @@ class Authentication:
         if scope["type"] in ("http", "websocket"):
             # A path that authenticates its callers itself may get credentials that only it can read.
             is_own = scope["path"] in self._open_paths
+            if not is_own and (scope["type"] == "websocket" or scope["method"] not in _READING):
+                refuse_other_sites(scope)
             user = None if is_own else await self._authenticator.authenticate(scope)
             if user is None:
                 if not is_own and scope["path"].rstrip("/") not in _OPEN_PATHS:
@@ -90,6 +93,28 @@ class Authentication:
                 user = ANONYMOUS
             scope["user"] = user
         await self._app(scope, receive, send)
+
+
+def refuse_other_sites(scope: Mapping[str, Any]) -> None:
+    """A browser shows the client certificate to the requests of any page; a token it does not add by itself. Programs
+    that are no browsers name no site.
+
+    Raises:
+        ForbiddenError: a page of another origin asks.
+
+    Source: Fetch Metadata Request Headers, "Sec-Fetch-Site"; RFC 6455, section 10.2; RFC 6454, section 7.
+    """
+    fields: dict[bytes, bytes] = dict(scope["headers"])
+    site, origin = fields.get(b"sec-fetch-site"), fields.get(b"origin")
+    has_token = fields.get(b"authorization", b"").lower().startswith(b"bearer ")
+    if has_token or (site is None and origin is None):
+        return
+    if site is not None:
+        is_ours = site in (b"same-origin", b"none")
+    else:
+        is_ours = (origin or b"").partition(b"://")[2].lower() == fields.get(b"host", b"").lower()
+    if not is_ours:
+        raise ForbiddenError("forbidden: a page of another site may not use this browser's client certificate")
 
 
 async def authorize(authorizer: Authorizer, user: User, verb: str, target: Target | None, path: str) -> None:

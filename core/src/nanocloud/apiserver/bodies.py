@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 import trio
+from starlette.requests import ClientDisconnect
 
 from nanocloud.apiserver import protobuf
 from nanocloud.apiserver.status import UnsupportedMediaTypeError
@@ -32,18 +33,21 @@ async def read_bytes(request: Request) -> bytes:
 
     Raises:
         LimitExceededError: more than 3 MiB.
-        BadRequestError: it does not arrive within a minute.
+        BadRequestError: it does not arrive within a minute, or the client leaves before.
     """
     announced = request.headers.get("content-length", "")
     if announced.isascii() and announced.isdigit() and int(announced) > MAX_BODY_BYTES:
         raise _too_large()
     body = bytearray()
     with trio.move_on_after(BODY_SECONDS):
-        async with aclosing(request.stream()) as chunks:
-            async for chunk in chunks:
-                body += chunk
-                if len(body) > MAX_BODY_BYTES:
-                    raise _too_large()
+        try:
+            async with aclosing(request.stream()) as chunks:
+                async for chunk in chunks:
+                    body += chunk
+                    if len(body) > MAX_BODY_BYTES:
+                        raise _too_large()
+        except ClientDisconnect:
+            raise BadRequestError("the client left before its request body had arrived") from None
         return bytes(body)
     raise BadRequestError(f"the request body did not arrive within {BODY_SECONDS} s")
 

@@ -2,13 +2,14 @@
 
 Everything runs in the connection's own task; nothing is spawned for a request, and a small answer is one write. Bytes
 are read when the application asks for them, so a client that sends more than is read meets TCP's flow control. One
-cancel scope holds the connection: its deadline is moved as the connection goes from waiting to reading to writing, and
-a client that is gone while something is sent to it cancels the request that way.
+cancel scope holds the connection: it has a deadline while a head or the taking of an answer is waited for, and a client
+that is gone while something is sent to it cancels the request that way.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
+from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-IDLE_SECONDS = 120.0
-"""Between two requests."""
 HEAD_SECONDS = 10.0
 """From the first byte of a head to its last."""
 STALL_SECONDS = 60.0
@@ -43,7 +42,9 @@ class Stream(Protocol):
 
     async def receive_some(self) -> bytes: ...
 
-    async def send_all(self, data: bytes) -> None: ...
+    def send_now(self, data: bytes) -> bool: ...
+
+    async def flush(self) -> None: ...
 
 
 class Connection:
@@ -62,7 +63,8 @@ class Connection:
         self._client, self._server = client, server
         self._closing: trio.Event = state["closing"]
         self._scope = trio.CancelScope()
-        self._is_idle = False
+        self.idle_since = inf
+        """When it began to wait for a request; infinite while one is under way. ``idle`` ends it after a while."""
         self.buffer = bytearray()
 
     async def run(self) -> None:
@@ -76,9 +78,14 @@ class Connection:
                 await self.send(plain_answer(exc.code, exc.message))
 
     def stop(self) -> None:
-        """The server ends: at once if no request is under way, else with the answer to it."""
-        if self._is_idle:
+        """End it at once if no request is under way; else, where the server ends, its answer is the last."""
+        if self.idle_since < inf:
             self._scope.cancel()
+
+    @property
+    def waits_since(self) -> float:
+        """When it began to wait for its client, to ask or to take a piece of an answer; infinite while it does not."""
+        return self.idle_since if self.idle_since < inf else self._scope.deadline - STALL_SECONDS
 
     # ---- bytes -------------------------------------------------------------------------------------------------------
 
@@ -89,16 +96,26 @@ class Connection:
         except _GONE:
             return b""
 
-    async def send(self, data: bytes) -> None:
-        """Send all of it. A client that is gone or takes nothing for a minute cancels what the connection does."""
+    async def send(self, data: bytes, *, is_last: bool = False) -> None:
+        """Send all of it. A client that is gone or takes nothing for a minute cancels what the connection does.
+
+        Others get a turn, but for the last piece of an answer: they get it before the next request is read.
+        """
         try:
             for start in range(0, len(data), _PIECE_BYTES):
-                self._allow(STALL_SECONDS)
-                await self._stream.send_all(data if len(data) <= _PIECE_BYTES else data[start : start + _PIECE_BYTES])
-            self._scope.deadline = float("inf")
+                piece = data if len(data) <= _PIECE_BYTES else data[start : start + _PIECE_BYTES]
+                if not self._stream.send_now(piece):
+                    await self._flush()
         except _GONE:
             self._scope.cancel()
+            is_last = False
+        if not is_last:
             await trio.lowlevel.checkpoint()
+
+    async def _flush(self) -> None:
+        self._allow(STALL_SECONDS)
+        await self._stream.flush()
+        self._scope.deadline = inf
 
     def _allow(self, seconds: float) -> None:
         self._scope.deadline = trio.current_time() + seconds
@@ -110,8 +127,9 @@ class Connection:
         buffer, searched = self.buffer, 0
         if self._closing.is_set():
             return None
-        self._allow(IDLE_SECONDS)
-        is_first = True
+        if buffer:  # else it waits below
+            await trio.lowlevel.checkpoint()
+        self.idle_since, is_first = trio.current_time(), True
         while True:
             while buffer.startswith(b"\r\n"):
                 del buffer[:2]
@@ -120,7 +138,9 @@ class Connection:
                 if 0 <= end <= MAX_HEAD_BYTES - 4:
                     head = bytes(buffer[: end + 4])
                     del buffer[: end + 4]
-                    self._scope.deadline = float("inf")
+                    if not is_first:
+                        self._scope.deadline = inf
+                    self.idle_since = inf
                     return parse_request(head)
                 if len(buffer) >= MAX_HEAD_BYTES:
                     raise RequestError(431, f"the head of a request is larger than {MAX_HEAD_BYTES} bytes")
@@ -128,9 +148,7 @@ class Connection:
                 if is_first:
                     is_first = False
                     self._allow(HEAD_SECONDS)
-            self._is_idle = not buffer
             data = await self.receive()
-            self._is_idle = False
             if not data:
                 return None
             buffer += data
@@ -241,7 +259,11 @@ class _Cycle:
         data = self._answer.encode(message)
         self._closes = self._closes or self._answer.closes
         if data:
-            await self._connection.send(data)
+            try:
+                await self._connection.send(data, is_last=self._answer.is_complete)
+            except BaseException:
+                self._closes = True  # cancelled: of these bytes any part may have gone, and no other answer may follow
+                raise
 
     def _has_whole_body(self) -> bool:
         """Whether nothing of this request can be mistaken for the next; what the application left is dropped."""

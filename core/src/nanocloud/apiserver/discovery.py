@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from starlette.responses import Response
 
-from nanocloud.apiserver.negotiation import Form, Shape, accepted
+from nanocloud.apiserver.negotiation import Form, Shape, form_of
 from nanocloud.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _STATUS_VERBS = ["get", "patch", "update"]
 
 def respond(registry: KindRegistry, request: Request, parts: tuple[str, ...]) -> Response:
     """Answer a discovery path, given as ``("api",)``, ``("apis", group, version)``, ..."""
-    form = accepted(request.headers.get("accept"), (Shape.DISCOVERY,) if len(parts) == 1 else ())
+    form = form_of(request, (Shape.DISCOVERY,) if len(parts) == 1 else ())
     if form.shape is Shape.DISCOVERY:
         return _send(request, _aggregated(registry, form, core=parts[0] == "api"), form)
     return _send(request, _plain(registry, parts), Form())

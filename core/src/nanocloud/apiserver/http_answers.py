@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from email.utils import formatdate
 from http import HTTPStatus
@@ -63,11 +64,12 @@ class Answer:
     def _head(self, whole_length: int | None) -> bytes:
         assert self._start is not None
         status: int = self._start["status"]
-        lines = _fields(self._start.get("headers", ()))
-        length = next((value for name, value in self._start.get("headers", ()) if name == b"content-length"), None)
+        headers = self._start.get("headers", ())
+        # What never changes is a tuple; what is made for one answer is a list.
+        lines, length = _known_fields(headers) if type(headers) is tuple else _fields(headers)
         self._has_body = not self._is_head and status not in _WITHOUT_BODY
         if length is not None:
-            self._left = int(length)
+            self._left = length
         elif whole_length is not None and status not in _WITHOUT_BODY:
             lines += b"content-length: %d\r\n" % whole_length
             self._left = whole_length
@@ -99,16 +101,23 @@ def plain_answer(status: int, message: str) -> bytes:
     return b"".join((_STATUS_LINES[status], _date(), head, text))
 
 
-def _fields(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+def _fields(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, int | None]:
+    """Their lines, and the length that they announce."""
     parts: list[bytes] = []
+    length: int | None = None
     for name, value in headers:
         if name not in _OURS:
             parts += (name, b": ", value, b"\r\n")
+        if name == b"content-length":
+            length = int(value)
     lines = b"".join(parts)
     count = len(parts) // 4
     if lines.count(b"\n") != count or lines.count(b"\r") != count or b"\0" in lines:
         raise ValueError("a header field of the application has a line break or a NUL")
-    return lines
+    return lines, length
+
+
+_known_fields = functools.lru_cache(maxsize=16)(_fields)
 
 
 _dates = (0, b"")

@@ -14,10 +14,9 @@ Source: RFC 9110 and RFC 9112.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote
 
-import attrs
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 if TYPE_CHECKING:
@@ -44,8 +43,7 @@ class RequestError(Exception):
         self.code, self.message = code, message
 
 
-@attrs.frozen
-class Request:
+class Request(NamedTuple):
     """The head of a request, and where to find its body."""
 
     method: str

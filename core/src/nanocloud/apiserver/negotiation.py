@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from starlette.datastructures import QueryParams
+    from starlette.requests import Request
 
 JSON, YAML = "application/json", "application/yaml"
 _KEPT_CHARACTERS = 512
@@ -46,6 +47,13 @@ class Form:
     @property
     def is_yaml(self) -> bool:
         return self.media_type == YAML
+
+
+def form_of(request: Request, shapes: tuple[Shape, ...] = ()) -> Form:
+    """How to answer it; see ``accepted``."""
+    # Its own mapping of the headers would cost more than all else here.
+    header = next((value for name, value in request.scope["headers"] if name == b"accept"), None)
+    return accepted(header.decode("latin-1") if header else None, shapes)
 
 
 def accepted(header: str | None, shapes: tuple[Shape, ...] = ()) -> Form:

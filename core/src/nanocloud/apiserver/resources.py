@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import functools
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -17,6 +16,7 @@ from nanocloud.errors import (
     CompactedError,
     FieldError,
     FutureRevisionError,
+    PluginError,
 )
 from nanocloud.extension import Requester
 from nanocloud.models.meta import Object, name_of, namespace_of
@@ -43,7 +43,7 @@ STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 
 
 async def get(context: ApiContext, request: Request, target: Target) -> ASGIApp:
-    form = negotiation.accepted(request.headers.get("accept"), printing.SHAPES)
+    form = negotiation.form_of(request, printing.SHAPES)
     wanted_revision(context, request)
     if form.is_plain:
         return printing.Json(await context.store.get_json(target.kind, target.where, target.name or ""))
@@ -53,7 +53,7 @@ async def get(context: ApiContext, request: Request, target: Target) -> ASGIApp:
 
 
 async def list_(context: ApiContext, request: Request, target: Target) -> ASGIApp:
-    form = negotiation.accepted(request.headers.get("accept"), printing.SHAPES)
+    form = negotiation.form_of(request, printing.SHAPES)
     printer = printing.Printer(target.kind, form, request.query_params)
     selector = selector_of(request, target.kind)
     limit = negotiation.number(request.query_params, "limit") or None
@@ -108,7 +108,9 @@ def wanted_revision(context: ApiContext, request: Request) -> int | None:
         FutureRevisionError: not reached yet.
     """
     text = request.query_params.get("resourceVersion")
-    revision = parse_revision(text) if text else 0
+    if not text:
+        return None
+    revision = parse_revision(text)
     if revision > context.store.revision:
         raise FutureRevisionError(requested=revision, current=context.store.revision)
     return revision or None
@@ -162,7 +164,7 @@ def _read_token(token: str, target: Target) -> tuple[int | None, tuple[str, ...]
 
 
 async def create(context: ApiContext, request: Request, target: Target) -> Response:
-    form = negotiation.accepted(request.headers.get("accept"))
+    form = negotiation.form_of(request)
     obj = await bodies.read_object(request)
     check_address(obj, target)
     warnings = validate_fields(target.kind, obj, request)
@@ -175,7 +177,7 @@ async def create(context: ApiContext, request: Request, target: Target) -> Respo
 
 
 async def update(context: ApiContext, request: Request, target: Target) -> Response:
-    form = negotiation.accepted(request.headers.get("accept"))
+    form = negotiation.form_of(request)
     obj = await bodies.read_object(request)
     check_address(obj, target)
     warnings = validate_fields(target.kind, obj, request)
@@ -191,7 +193,7 @@ async def update(context: ApiContext, request: Request, target: Target) -> Respo
 
 
 async def patch(context: ApiContext, request: Request, target: Target) -> Response:
-    form = negotiation.accepted(request.headers.get("accept"))
+    form = negotiation.form_of(request)
     apply = await _patch_function(request, target.kind)
     warnings: dict[str, str] = {}
 
@@ -293,7 +295,11 @@ def admit(
 ) -> Object:
     requester = Requester(name=request.user.name, groups=request.user.groups)
     checks = sorted(context.admission, key=lambda check: check.name)
-    return functools.reduce(lambda o, check: check.admit(operation, kind, o, old, requester), checks, obj)
+    for check in checks:
+        obj = check.admit(operation, kind, obj, old, requester)
+        if not isinstance(obj, dict):
+            raise PluginError(f"the admission check {check.name!r} returned {type(obj).__name__} and no object")
+    return obj
 
 
 # ---- deleting --------------------------------------------------------------------------------------------------------
@@ -302,7 +308,7 @@ _POLICIES = ("Background", "Foreground", "Orphan")
 
 
 async def delete(context: ApiContext, request: Request, target: Target) -> Response:
-    form = negotiation.accepted(request.headers.get("accept"))
+    form = negotiation.form_of(request)
     options = await _delete_options(request)
     preconditions = options.pop("preconditions")
     obj, gone = await context.store.delete(target.kind, target.where, target.name or "", **preconditions, **options)
@@ -312,7 +318,7 @@ async def delete(context: ApiContext, request: Request, target: Target) -> Respo
 
 
 async def delete_collection(context: ApiContext, request: Request, target: Target) -> Response:
-    form = negotiation.accepted(request.headers.get("accept"))
+    form = negotiation.form_of(request)
     selector = selector_of(request, target.kind)
     options = await _delete_options(request)
     options.pop("preconditions")

@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 MAX_MESSAGE_BYTES = 1024 * 1024
+ASK_SECONDS = 30.0
+"""Between two pings."""
 _QUEUED_MESSAGES = 10
+_PING = b"\x89\x00"  # RFC 6455, section 5.5.2: whole, without content, not masked
 _WRITTEN_HERE = (b"connection", b"upgrade", b"sec-websocket-extensions")
 
 
@@ -62,9 +65,11 @@ async def serve_websocket(
     Raises:
         RequestError: the upgrade is not one of RFC 6455.
     """
-    key = dict(request.pairs).get(b"sec-websocket-key", b"")
-    if request.method != "GET" or len(key) != 24:
-        raise RequestError(400, "a WebSocket is asked for with GET and a key")
+    fields = [(name, value) for name, value in request.pairs if name.startswith(b"sec-websocket-")]
+    if request.method != "GET" or [len(value) for name, value in fields if name == b"sec-websocket-key"] != [24]:
+        raise RequestError(400, "a WebSocket is asked for with GET and one key")
+    if not all(value.isascii() for _, value in fields):
+        raise RequestError(400, "a WebSocket is asked for in ASCII")
     applications = _Applications()
     async with applications:
         session = _Session(wire)
@@ -120,12 +125,26 @@ class _Session:
         """Give hypercorn what comes until either side ends it. What comes early waits."""
         with self._reading:
             await self._accepted.wait()
-            while data := bytes(self._wire.buffer) or await self._wire.receive():
-                self._wire.buffer.clear()
-                await protocol.handle(RawData(data))
-                stream = protocol.stream
-                if isinstance(stream, WSStream) and stream.buffer.length > MAX_MESSAGE_BYTES:
-                    return  # the client has been told, and more of the message would be kept
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._ask)
+                await self._read(protocol)
+                nursery.cancel_scope.cancel()
+
+    async def _read(self, protocol: H11Protocol) -> None:
+        while data := bytes(self._wire.buffer) or await self._wire.receive():
+            self._wire.buffer.clear()
+            await protocol.handle(RawData(data))
+            stream = protocol.stream
+            if isinstance(stream, WSStream) and stream.buffer.length > MAX_MESSAGE_BYTES:
+                return  # the client has been told, and more of the message would be kept
+
+    async def _ask(self) -> None:
+        """Whether the client is there: while its messages wait for an application that takes none, as a process that
+        does not read its input, nothing is read, and that it left is seen by writing to it."""
+        while True:
+            await trio.sleep(ASK_SECONDS)
+            async with self._sending:
+                await self._wire.send(_PING)
 
     async def send(self, event: Event) -> None:
         if isinstance(event, RawData):

@@ -40,7 +40,7 @@ class WatchStream:
     def __init__(self, context: ApiContext, request: Request, target: Target) -> None:
         query = request.query_params
         self._store, self._target = context.store, target
-        self._form = negotiation.accepted(request.headers.get("accept"), printing.SHAPES)
+        self._form = negotiation.form_of(request, printing.SHAPES)
         self._printer = printing.Printer(target.kind, self._form, query)
         self._selector: Selector = selector_of(request, target.kind)
         self._bookmarks = negotiation.flag(query, "allowWatchBookmarks")

@@ -20,7 +20,7 @@ from nanocloud.errors import NanocloudError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-app = typer.Typer(help="Services as files.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Services as files.", no_args_is_help=True, rich_markup_mode=None, add_completion=False)
 File = Annotated[str, typer.Option("--file", "-f", help="YAML or JSON file; - is standard input.", show_default=False)]
 Namespace = Annotated[
     str | None,
@@ -50,7 +50,7 @@ def apply(
     timeout: Annotated[str, typer.Option("--timeout", help="How long to wait for each: 90s, 10m.")] = "10m",
     curl: Curl = False,
 ) -> None:
-    """Create or change services as a file says; those that others select come first."""
+    """Create or change services as a file says. Those that others select come first."""
     limit, wanted, server = parse_duration(timeout), read_bundles(file, namespace), api(curl=curl)
     if curl:
         _show(server, wanted)
@@ -72,7 +72,7 @@ def apply(
 
 @app.command()
 def diff(file: File, namespace: Namespace = None, output: plans.Output = "text", curl: Curl = False) -> int:
-    """Show what apply would change: exit status 0 nothing, 2 something, 1 an error."""
+    """Show what apply would change. The exit status is 0 for nothing, 2 for something, 1 for an error."""
     plans.check_output(output)
     wanted, server = read_bundles(file, namespace), api(curl=curl)
     shown: dict[tuple[str, str], dict[str, Any]] = {}

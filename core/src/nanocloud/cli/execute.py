@@ -11,7 +11,7 @@ from nanocloud.cli.options import Curl, Namespace
 
 
 def execute(
-    pod: Annotated[str, typer.Argument(help="A service, or a pod.", show_default=False)],
+    pod: Annotated[str, typer.Argument(metavar="SERVICE", help="A service, or a pod.", show_default=False)],
     command: Annotated[list[str], typer.Argument(help="After --: program and arguments.", show_default=False)],
     namespace: Namespace = "default",
     interactive: Annotated[bool, typer.Option("--stdin", "-i", help="Pass standard input on.")] = False,

@@ -42,8 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as exc:
         if debug:
             raise
-        print(f"error: internal error: {type(exc).__name__}: {exc}", file=sys.stderr)
-        print("  run it again with --debug for the traceback", file=sys.stderr)
+        _print_error(f"internal error: {type(exc).__name__}: {exc}", "run it again with --debug for the traceback")
         return fatal
 
 
@@ -62,9 +61,15 @@ def _run(words: list[str], *, usage: int) -> int:
 
 def print_error(exc: NanocloudError) -> None:
     """One line what is wrong, one line what to do."""
-    print(f"error: {exc}", file=sys.stderr)
-    if exc.hint:
-        print(f"  {exc.hint}", file=sys.stderr)
+    _print_error(str(exc), exc.hint)
+
+
+def _print_error(message: str, hint: str) -> None:
+    from nanocloud.output import harmless  # most commands end well
+
+    print(f"error: {harmless(message)}", file=sys.stderr)  # it may quote the server, and the server a container
+    if hint:
+        print(f"  {harmless(hint)}", file=sys.stderr)
 
 
 def run() -> None:

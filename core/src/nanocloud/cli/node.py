@@ -38,7 +38,7 @@ def setup(
 
 
 def server(
-    listen: Annotated[str | None, typer.Option(help="host:port of the API.", show_default="127.0.0.1:6443")] = None,
+    listen: Annotated[str | None, typer.Option(help="host:port of the API, instead of node.listen.")] = None,
     log_format: Annotated[str, typer.Option(help="text or json.")] = "text",
 ) -> None:
     """Run the node: API server, controllers, kubelet. SIGTERM ends it; containers go on and are adopted again."""

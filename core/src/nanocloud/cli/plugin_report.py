@@ -92,7 +92,8 @@ def advice(info: PluginInfo) -> str:
         case PluginState.BROKEN if info.reason.startswith("import "):
             return f"see the whole error with: {sys.executable} -c 'import {info.entry_point.partition(':')[0]}'"
         case PluginState.BROKEN:
-            first = "check its table in the configuration, or " if info.reason.startswith("nanocloud_") else ""
+            asked = info.reason.startswith("nanocloud_") and " raised " in info.reason
+            first = "check its table in the configuration, or " if asked else ""
             where = f": {info.homepage}" if info.homepage else ""
             return f"{first}tell its authors{where}"
 

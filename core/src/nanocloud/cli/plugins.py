@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 _STYLES = ("table", "json", "yaml")
 Output = Annotated[str, typer.Option("--output", "-o", help="table, json or yaml.")]
 
-app = typer.Typer(help="Plugins of this installation.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Plugins of this installation.", no_args_is_help=True, rich_markup_mode=None, add_completion=False
+)
 
 
 @app.callback()
@@ -53,10 +55,10 @@ def show_plugin(
     name: Annotated[str, typer.Argument(help="Name of the plugin, as in plugin list.", show_default=False)],
     output: Output = "table",
 ) -> None:
-    """One plugin: where it comes from, what it offers, what of that is used, and what to do if it is not."""
+    """One plugin and its providers. Says where it comes from, what of it is used, and what to do if it is not."""
     _check(output)
     from nanocloud.cli.plugin_report import details, details_as_text
-    from nanocloud.output import dump
+    from nanocloud.output import dump, printable
 
     host, by_plugin = _survey()
     found = [info for info in host.plugins if info.name == name]
@@ -65,7 +67,7 @@ def show_plugin(
         raise NotFoundError(f"no plugin {name!r} is installed", hint=f"installed: {names}")
     info, *others = found
     for other in others:
-        typer.echo(f"note: {other.distribution} offers this name too: {other.reason}", err=True)
+        typer.echo(f"note: {printable(other.distribution)} offers this name too: {other.reason}", err=True)
     providers = by_plugin.get(name, ())
     typer.echo(details_as_text(info, providers) if output == "table" else dump(details(info, providers), output))
 
@@ -79,14 +81,15 @@ def _survey() -> tuple[PluginHost, Mapping[str, Sequence[OfferedProvider]]]:
     """The plugins of this installation once each was asked for its providers, and those; notes what is odd."""
     from nanocloud import builtin  # not by way of the node: that would import the API server
     from nanocloud.config import load
+    from nanocloud.output import printable
     from nanocloud.plugins import PluginHost
     from nanocloud.plugins.offers import offers
 
     config = load()
-    host = PluginHost(allowed=config.allow_plugins, disabled=config.disable_plugins, builtin=builtin)
+    host = PluginHost(allowed=config.allow_plugins, disabled=config.disable_plugins, builtin=builtin, config=config)
     found = offers(host, config)
     for note in (*host.notes, *found.problems):
-        typer.echo(f"note: {note}", err=True)
+        typer.echo(f"note: {printable(note)}", err=True)
     return host, found.by_plugin
 
 
@@ -104,7 +107,7 @@ def new_plugin(
         str, typer.Option("--directory", help="Where to write it; must not exist. Default: ./nanocloud-NAME.")
     ] = "",
 ) -> None:
-    """Write the package of a new plugin: it installs, is found, and its tests say what to write next."""
+    """Write the package of a new plugin. It installs, is found, and its tests say what to write next."""
     from pathlib import Path
 
     from nanocloud.scaffold import new_plugin

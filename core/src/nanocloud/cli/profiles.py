@@ -34,7 +34,7 @@ def export(
     ] = False,
     curl: Curl = False,
 ) -> None:
-    """Write a service's profile to a file: options, services, bindings; import makes the service from it again."""
+    """Write a service's profile to a file. It holds options, services and bindings; import makes the service again."""
     file = output or f"{service}.profile.tar"
     if file != "-" and Path(file).exists():
         raise UsageError(f"{file} exists already; name another file with --output")
@@ -62,7 +62,7 @@ def import_(
     timeout: Annotated[str, typer.Option("--timeout", help="How long to wait: 90s, 10m.")] = "10m",
     curl: Curl = False,
 ) -> None:
-    """Make a service from an exported profile, with the same options and passwords."""
+    """Make a service from an exported profile. Options, and passwords if it holds them, are the same."""
     limit, given, archive = parse_duration(timeout), parse_options(option or []), read_input(file, _MAX_FILE_BYTES)
     service, server = name or _name_in(archive, file), api(curl=curl)
     spec: dict[str, Any] = {"archive": base64.b64encode(archive).decode()}

@@ -27,7 +27,7 @@ _MERGE = "application/merge-patch+json"
 
 
 def install(
-    service: Annotated[str, typer.Argument(help="A service of the catalog.", show_default=False)],
+    service: Annotated[str, typer.Argument(help="A service of the catalogue.", show_default=False)],
     namespace: Namespace = "default",
     option: Annotated[
         list[str] | None, typer.Option("--option", "-o", help="KEY=VALUE; may be repeated.", show_default=False)
@@ -41,7 +41,7 @@ def install(
     name: Annotated[
         str | None, typer.Option("--name", help="What to call it, to have two of one service.", show_default=False)
     ] = None,
-    image: Annotated[str | None, typer.Option(help="Image reference instead of the catalog's.")] = None,
+    image: Annotated[str | None, typer.Option(help="Image reference instead of the catalogue's.")] = None,
     force_bindings: Annotated[bool, typer.Option("--force-bindings", help="Run completed bindings once more.")] = False,
     no_deps: Annotated[bool, typer.Option("--no-deps", help="Refuse instead of installing selected services.")] = False,
     dry_run: DryRun = False,

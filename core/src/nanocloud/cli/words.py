@@ -103,6 +103,8 @@ def quick_call(words: Sequence[str]) -> Callable[[], int | None] | None:
 
 def leaves_nothing(words: Sequence[str]) -> bool:
     """Whether the command has nothing to put away once it is done, so that its process may end on the spot."""
+    if list(words[:2]) in (["plugin", "list"], ["plugin", "show"]):
+        return True  # threads that plugins started are not waited for: they may never end
     form = QUICK.get(words[0]) if words else None
     return form is not None and not form.stays and form.read(words[1:]) is not None
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nanocloud.errors import ConfigError, NanocloudError
+from nanocloud.errors import ConfigError, UnauthorizedError
 
 CONTEXT = "nanocloud"
 
@@ -73,7 +73,7 @@ def find_endpoint(environ: Mapping[str, str] = os.environ) -> Endpoint:
     """The endpoint that a command without further words talks to.
 
     Raises:
-        NanocloudError: there is none; says how to make one.
+        UnauthorizedError: there is none; says how to make one.
     """
     if environ.get("KUBECONFIG"):
         return from_kubeconfig(Path(environ["KUBECONFIG"].split(os.pathsep)[0]))
@@ -91,7 +91,7 @@ def find_endpoint(environ: Mapping[str, str] = os.environ) -> Endpoint:
     personal = Path(environ.get("HOME", "/root")) / ".kube" / "config"
     if personal.exists():
         return from_kubeconfig(personal, prefer=CONTEXT)
-    raise NanocloudError(
+    raise UnauthorizedError(
         "no node is known to this user: no kubeconfig, and the node's admin certificate cannot be read",
         hint="run it with sudo on the node, or install a kubeconfig: nanocloud config --token TOKEN | sh",
     )

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 MAX_HEAD_BYTES = 64 * 1024
 _BUFFER_BYTES = 64 * 1024
 _NO_BODY = (204, 304)
+_MAX_INTERIM = 16
+_MAX_DIGITS = 18
 
 
 class ProtocolError(Exception):
@@ -106,23 +108,31 @@ def connect(host: str, port: int, context: ssl.SSLContext, *, timeout: float | N
 
 def request_head(method: str, target: str, headers: Mapping[str, str], body: bytes | None = None) -> bytes:
     """Raises ProtocolError for a target or header that would be read as more than one."""
-    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+    first = f"{method} {target} HTTP/1.1"
+    if not _is_printable(first):
+        raise ProtocolError(f"{first!r} cannot be sent in a request")
+    for name, value in headers.items():
+        if not _is_printable(f"{name}{value}"):  # some hold secrets: the value is not shown
+            raise ProtocolError(f"the header {name!r} cannot be sent: it has a character that is not printable ASCII")
+    lines = [first, *(f"{name}: {value}" for name, value in headers.items())]
     if body is not None or method in ("POST", "PUT", "PATCH"):
         lines.append(f"Content-Length: {len(body or b'')}")
-    for line in lines:
-        if not line.isascii() or not line.isprintable():
-            raise ProtocolError(f"{line!r} cannot be sent in a request")
     if " " in target:
         raise ProtocolError(f"{target!r} cannot be asked for: it has a space in it")
     return "\r\n".join([*lines, "", ""]).encode()
 
 
+def _is_printable(text: str) -> bool:
+    return text.isascii() and text.isprintable()
+
+
 def read_response(stream: io.BufferedReader) -> Response:
     """The head of an answer, and its body as it can be read from ``stream``; interim answers are passed over."""
-    status, headers = 100, dict[str, str]()
-    while status // 100 == 1 and status != 101:
+    for _ in range(_MAX_INTERIM):
         status, headers = _read_head(stream)
-    return Response(status, headers, io.BufferedReader(_body_of(stream, status, headers), _BUFFER_BYTES))
+        if status // 100 != 1 or status == 101:
+            return Response(status, headers, io.BufferedReader(_body_of(stream, status, headers), _BUFFER_BYTES))
+    raise ProtocolError(f"it answered {_MAX_INTERIM} times that an answer follows")
 
 
 def _read_head(stream: io.BufferedReader) -> tuple[int, dict[str, str]]:
@@ -151,15 +161,14 @@ def _read_line(stream: io.BufferedReader, *, begun: bool = False) -> str:
 
 
 def _body_of(stream: io.BufferedReader, status: int, headers: Mapping[str, str]) -> io.RawIOBase:
+    length = headers.get("content-length")
+    if length is not None and not (length.isdecimal() and len(length) <= _MAX_DIGITS):
+        raise ProtocolError(f"its answer has a length that is none: {length[:80]!r}")
     if status in _NO_BODY or status == 101:
         return _Sized(stream, 0)
     if headers.get("transfer-encoding", "").lower() == "chunked":
         return _Chunked(stream)
-    if (length := headers.get("content-length")) is not None:
-        if not length.isdecimal():
-            raise ProtocolError(f"its answer has a length that is none: {length[:80]!r}")
-        return _Sized(stream, int(length))
-    return _Sized(stream, None)
+    return _Sized(stream, None if length is None else int(length))
 
 
 def _is_reusable(response: Response) -> bool:
@@ -217,5 +226,8 @@ class _Chunked(io.RawIOBase):
             self._chunk = _Sized(self._stream, count)
             return
         self._ended = True
-        while _read_line(self._stream, begun=True):
-            pass  # trailers
+        size_bytes = 0
+        while trailer := _read_line(self._stream, begun=True):
+            size_bytes += len(trailer)
+            if size_bytes > MAX_HEAD_BYTES:
+                raise ProtocolError("its answer has too many trailers")

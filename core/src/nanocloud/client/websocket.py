@@ -27,8 +27,9 @@ _PIECE_BYTES = 256 * 1024
 _FULL_BYTES = 256 * 1024
 _SWITCHING_PROTOCOLS = 101
 _MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+_MAX_CONTROL_BYTES = 125
 _CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0, 1, 2, 8, 9, 10
-_FINAL, _MASKED = 0x80, 0x80
+_FINAL, _MASKED, _CONTROL = 0x80, 0x80, 8
 
 
 class WebSocket:
@@ -72,15 +73,20 @@ class WebSocket:
             raise self._broken(exc) from exc
 
     def receive(self) -> list[bytes]:
-        """The messages that have come by now.
+        """The messages that have come by now; of a server that sends without a pause not all, and the rest is readable.
 
         Raises:
             UnreachableError: the connection broke, or what comes is no WebSocket.
         """
+        end = len(self._received) + _FULL_BYTES
         try:
-            while data := self._stream.recv(_PIECE_BYTES):
+            # What TLS holds already would not make the descriptor readable.
+            while len(self._received) < end or self._stream.pending():
+                data = self._stream.recv(_PIECE_BYTES)
+                if not data:
+                    self.is_closed = True
+                    break
                 self._received += data
-            self.is_closed = True
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             pass
         except OSError as exc:
@@ -103,7 +109,8 @@ class WebSocket:
         if size >= 126:
             at = 4 if size == 126 else 10
             size = int.from_bytes(data[2:at], "big")
-        if size + len(self._parts) > _MAX_MESSAGE_BYTES or data[1] & _MASKED:
+        largest = _MAX_CONTROL_BYTES if kind & _CONTROL else _MAX_MESSAGE_BYTES - len(self._parts)
+        if size > largest or data[1] & _MASKED:
             raise UnreachableError(f"{self._server} sends what is no WebSocket message, or one that is too large")
         if len(data) < at + size:
             return False
@@ -114,7 +121,7 @@ class WebSocket:
             if is_final:
                 messages.append(bytes(self._parts))
                 self._parts.clear()
-        elif kind == _PING:
+        elif kind == _PING and not self.is_full:  # one that takes no answer gets no more of them
             self._queue(_PONG, body)
         elif kind == _CLOSE:
             self._queue(_CLOSE, body[:2])

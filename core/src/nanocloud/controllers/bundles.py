@@ -32,7 +32,7 @@ from nanocloud.errors import (
     NotFoundError,
     ProviderError,
 )
-from nanocloud.kubelet.binding_order import MAX_ATTEMPTS, has_begun
+from nanocloud.kubelet.binding_order import MAX_ATTEMPTS
 from nanocloud.models.binding import BINDING, BindingPhase
 from nanocloud.models.binding import spec_of as binding_spec_of
 from nanocloud.models.binding import status_of as binding_status_of
@@ -225,7 +225,7 @@ class BundleController:
         for step in planned.plan.pending_bindings:
             if step.target in blocked_targets:
                 continue
-            await self._replace(bundle, planned.plan, step)
+            await self._replace(bundle, step)
             context = f"{planned.plan.namespace}/{planned.plan.bundle}/{step.id}"
             run = self._parts.envelope.digest(f"{step.fingerprint}|{force}".encode(), context)
             binding = await children.ensure_binding(
@@ -241,8 +241,7 @@ class BundleController:
     async def _clear_bindings(self, bundle: Object, planned: PlannedBundle) -> None:
         """Remove Bindings of steps that are neither asked for nor recorded.
 
-        What one has begun is taken back: its bundle changed its mind before that was recorded. Where the server died
-        between a revocation and this, it is revoked twice; nobody can take the name while the Binding is there.
+        What one has begun is taken back: its bundle changed its mind before that was recorded.
         """
         steps = planned.plan.bindings
         known = {step.id for step in steps} | planned.profile.bindings.keys()
@@ -250,11 +249,12 @@ class BundleController:
             spec = binding_spec_of(binding)
             if spec.binding_id in known or spec.bundle != name_of(bundle):
                 continue
-            if has_begun(binding) and spec.revocable and not _may_serve(spec, steps):
-                await ensure_revocation(self._parts.store, bundle, Made.of_binding(spec), self._parts.binding_provider)
-            await children.remove_binding(self._parts.store, bundle, spec.binding_id)
+            if _may_serve(spec, steps):
+                await revocations.remove(self._parts.store, binding)
+            else:
+                await revocations.withdraw(self._parts.store, bundle, binding, self._parts.binding_provider)
 
-    async def _replace(self, bundle: Object, plan: WorkloadPlan, step: BindingStep) -> None:
+    async def _replace(self, bundle: Object, step: BindingStep) -> None:
         """Where a step ran under other names in the same target, those are taken back before it runs again."""
 
         def renamed(before: BindingRecord | BindingSpec) -> bool:
@@ -264,9 +264,9 @@ class BundleController:
         record = (await self._profile(bundle)).bindings.get(step.id)
         if record is not None and renamed(record):
             await self._take_back(bundle, step.id, record)
-        binding = await self._parts.store.find(BINDING, plan.namespace, children.binding_name(plan.bundle, step.id))
-        if binding is not None and has_begun(binding) and renamed(spec := binding_spec_of(binding)):
-            await ensure_revocation(self._parts.store, bundle, Made.of_binding(spec), self._parts.binding_provider)
+        binding = await children.binding_of(self._parts.store, bundle, step.id)
+        if binding is not None and renamed(binding_spec_of(binding)):
+            await revocations.withdraw(self._parts.store, bundle, binding, self._parts.binding_provider)
 
     async def _retire(self, bundle: Object, planned: PlannedBundle) -> None:
         """Take back what the bundle no longer asks for, once it runs without it."""
@@ -280,12 +280,18 @@ class BundleController:
                 await self._forget(bundle, step)
 
     async def _take_back(self, bundle: Object, step: str, record: BindingRecord) -> None:
+        store, provider = self._parts.store, self._parts.binding_provider
+        if (binding := await children.binding_of(store, bundle, step)) is not None:
+            spec = binding_spec_of(binding)
+            if (spec.target_uid, spec.owned) == (record.target_uid, record.owned):
+                await revocations.remove(store, binding)  # the record still tells of it
+            else:
+                await revocations.withdraw(store, bundle, binding, provider)
         made, forgotten = Made.of_record(step, record), (await self._profile(bundle)).forget(step)
         # As one write: a record of what is revoked would say that the bundle is still bound.
         entry = self._parts.profiles.entry(namespace_of(bundle), name_of(bundle), forgotten)
-        if not await ensure_revocation(self._parts.store, bundle, made, self._parts.binding_provider, also=(entry,)):
+        if not await ensure_revocation(store, bundle, made, provider, also=(entry,)):
             await self._forget(bundle, step)
-        await children.remove_binding(self._parts.store, bundle, step)
 
     async def _forget(self, bundle: Object, step: str) -> None:
         forgotten = (await self._profile(bundle)).forget(step)

@@ -17,9 +17,17 @@ from nanocloud.kubelet.translate import SERVICES
 from nanocloud.models.binding import BINDING
 from nanocloud.models.bundle import BUNDLE_LABEL, RESTARTED_AT
 from nanocloud.models.core import PERSISTENT_VOLUME_CLAIM, SECRET
-from nanocloud.models.meta import annotations_of, is_deleting, name_of, namespace_of, owner_reference, uid_of
+from nanocloud.models.meta import (
+    annotations_of,
+    is_deleting,
+    name_of,
+    namespace_of,
+    owner_reference,
+    revision_of,
+    uid_of,
+)
 from nanocloud.models.pod import POD
-from nanocloud.objects import ObjectNotFoundError, by_owner
+from nanocloud.objects import by_owner
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -93,12 +101,8 @@ def binding_name(bundle: str, step: str) -> str:
     return f"{bundle}-{hashlib.sha256(step.encode()).hexdigest()[:12]}"
 
 
-async def remove_binding(store: ObjectStore, bundle: Object, step: str) -> None:
-    """Remove the Binding of a step that was taken back: it would pass for done when the step is asked for again."""
-    try:
-        await store.delete(BINDING, namespace_of(bundle), binding_name(name_of(bundle), step))
-    except ObjectNotFoundError:
-        return
+async def binding_of(store: ObjectStore, bundle: Object, step: str) -> Object | None:
+    return await store.find(BINDING, namespace_of(bundle), binding_name(name_of(bundle), step))
 
 
 async def ensure_binding(
@@ -132,7 +136,7 @@ async def ensure_binding(
     if found is not None:
         if _makes_the_same(found["spec"], spec):
             return await store.modify(BINDING, plan.namespace, name, lambda binding: binding | {"spec": spec})
-        await store.delete(BINDING, plan.namespace, name, uid=uid_of(found))
+        await store.delete(BINDING, plan.namespace, name, resource_version=revision_of(found))
     return await store.create(BINDING, _adopt({"metadata": {"name": name}, "spec": spec}, bundle))
 
 

@@ -1,8 +1,9 @@
 """Taking back what bindings made: a Binding of the action Revoke, which belongs to the target.
 
 The debt passes from the dependant to the target: the revocation is written before, or with the same write, as what
-recorded the binding goes. So nothing is forgotten by a crash in between, and a target that is stopped when its
-dependant goes revokes when it runs again. A target that was removed, or installed anew, has nothing to revoke.
+recorded the binding goes; and before it is written, no Binding is left that would pass for done if it were asked for
+again. So nothing is forgotten by a crash in between, and a target that is stopped when its dependant goes revokes when
+it runs again. A target that was removed, or installed anew, has nothing to revoke.
 """
 
 from __future__ import annotations
@@ -16,7 +17,15 @@ import orjson
 from nanocloud.kubelet.binding_order import MAX_ATTEMPTS, has_begun, is_revocation
 from nanocloud.models.binding import BINDING, BindingAction, BindingPhase, spec_of
 from nanocloud.models.bundle import BUNDLE, BUNDLE_LABEL
-from nanocloud.models.meta import condition_is_true, is_deleting, name_of, namespace_of, owner_reference, uid_of
+from nanocloud.models.meta import (
+    condition_is_true,
+    is_deleting,
+    name_of,
+    namespace_of,
+    owner_reference,
+    revision_of,
+    uid_of,
+)
 from nanocloud.models.pod import POD
 from nanocloud.objects import Grouping, ObjectExistsError
 
@@ -108,13 +117,26 @@ async def ensure_revocation(
     return True
 
 
-async def begun(store: ObjectStore, bundle: Object) -> list[Made]:
-    """What the bundle's Binding objects have made or may have made, and can be taken back."""
-    return [
-        Made.of_binding(spec)
-        for binding in await of_bundle(store, bundle)
-        if (spec := spec_of(binding)).revocable and not is_revocation(spec) and has_begun(binding)
-    ]
+async def withdraw(store: ObjectStore, bundle: Object, binding: Object, provider: str) -> None:
+    """Remove a Binding; what it has begun is taken back.
+
+    Raises:
+        StaleObjectError, PreconditionError: it changed after it was read, and may have begun.
+    """
+    spec = spec_of(binding)
+    if has_begun(binding) and spec.revocable:
+        binding = await store.update(BINDING, binding | {"spec": binding["spec"] | {"run": ""}})
+        await ensure_revocation(store, bundle, Made.of_binding(spec), provider)
+    await remove(store, binding)
+
+
+async def remove(store: ObjectStore, binding: Object) -> None:
+    """Remove a Binding, and leave what it has made.
+
+    Raises:
+        PreconditionError: it changed after it was read.
+    """
+    await store.delete(BINDING, namespace_of(binding), name_of(binding), resource_version=revision_of(binding))
 
 
 async def awaited(store: ObjectStore, bundle: Object) -> set[str]:

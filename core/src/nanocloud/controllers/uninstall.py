@@ -77,12 +77,16 @@ class Uninstaller:
         """Pass what bindings made, or may have made, on to the targets; those that go need not know."""
         namespace, name = namespace_of(bundle), name_of(bundle)
         profile = await self.profiles.get(namespace, name)
-        made = [Made.of_record(step, r) for step, r in profile.bindings.items() if r.revocable] if profile else []
-        for thing in [*made, *await revocations.begun(self.store, bundle)]:
-            await revocations.ensure_revocation(self.store, bundle, thing, self.binding_provider)
         if profile is not None:
+            for step, record in profile.bindings.items():
+                if record.revocable:
+                    made = Made.of_record(step, record)
+                    await revocations.ensure_revocation(self.store, bundle, made, self.binding_provider)
             await self.profiles.put(namespace, name, profile.forget(*profile.bindings))
-        await self._delete_all(BINDING, bundle)
+        for binding in await children.children(self.store, BINDING, bundle):
+            if binding["spec"]["bundle"] == name:
+                await revocations.withdraw(self.store, bundle, binding, self.binding_provider)
+        await self._delete_all(BINDING, bundle)  # what it was to revoke itself
 
     async def _tell_of_debts(self, bundle: Object) -> None:
         """Of access that could not be taken away yet; the targets go on trying."""

@@ -22,7 +22,7 @@ from nanocloud.errors import ConflictError, NotFoundError, UnauthorizedError
 from nanocloud.models.converter import structure, unstructure
 
 if TYPE_CHECKING:
-    from nanocloud.keyspace import Keyspace
+    from nanocloud.keyspace import Entry, Keyspace
 
 GRANT_TTL_SECONDS = 24 * 3600.0
 BEARER_TTL_SECONDS = 30 * 24 * 3600.0
@@ -50,21 +50,32 @@ class TokenStore:
         await self._keyspace.put(_key(token), orjson.dumps(unstructure(grant)), expect=0, ttl_seconds=ttl_seconds)
         return token
 
+    async def check(self, token: str) -> None:
+        """Raises UnauthorizedError: it could not be redeemed now."""
+        await self._entry_of(token)
+
     async def redeem(self, token: str) -> Grant:
         """Exchange the token, once.
 
         Raises:
             UnauthorizedError: unknown, expired or used; which of these is not told.
         """
+        entry = await self._entry_of(token)
+        try:
+            await self._keyspace.delete(entry.key, expect=entry.mod_revision)
+        except (ConflictError, NotFoundError):  # another client was faster
+            raise _not_good() from None
+        return structure(orjson.loads(entry.value), Grant)
+
+    async def _entry_of(self, token: str) -> Entry:
         entry = await self._keyspace.get(_key(token)) if token.startswith(GRANT_PREFIX) else None
-        if entry is not None:
-            try:
-                await self._keyspace.delete(entry.key, expect=entry.mod_revision)
-            except (ConflictError, NotFoundError):
-                pass  # another client was faster
-            else:
-                return structure(orjson.loads(entry.value), Grant)
-        raise UnauthorizedError("the token is unknown, expired, or was used", hint="get a new one: nanocloud token")
+        if entry is None:
+            raise _not_good()
+        return entry
+
+
+def _not_good() -> UnauthorizedError:
+    return UnauthorizedError("the token is unknown, expired, or was used", hint="get a new one: nanocloud token")
 
 
 def _key(token: str) -> tuple[str, str]:

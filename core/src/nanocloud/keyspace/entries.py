@@ -80,20 +80,26 @@ class Page:
     """Whether entries follow that the limit cut off; go on with ``after`` the last one's key."""
 
 
-def entry_of(record: Record) -> Entry:
-    return _entry(decode(record.key), record)
-
-
-def change_of(change: RecordChange) -> Change:
-    key = decode(change.key)
-    return Change(
-        ChangeKind.DELETE if change.record is None else ChangeKind.PUT,
-        key,
-        None if change.record is None else _entry(key, change.record),
-        None if change.previous is None else _entry(key, change.previous),
-        change.revision,
+def entry_of(record: Record, key: Key | None = None) -> Entry:
+    """``key`` is the record's own, from those that have it at hand."""
+    return Entry(
+        decode(record.key) if key is None else key,
+        record.value,
+        record.create_revision,
+        record.mod_revision,
+        record.version,
+        record.expires_at,
     )
 
 
-def _entry(key: Key, record: Record) -> Entry:
-    return Entry(key, record.value, record.create_revision, record.mod_revision, record.version, record.expires_at)
+def change_of(change: RecordChange, key: Key | None = None) -> Change:
+    """``key`` is the change's own, from those that have it at hand."""
+    if key is None:
+        key = decode(change.key)
+    return Change(
+        ChangeKind.DELETE if change.record is None else ChangeKind.PUT,
+        key,
+        None if change.record is None else entry_of(change.record, key),
+        None if change.previous is None else entry_of(change.previous, key),
+        change.revision,
+    )

@@ -94,7 +94,7 @@ class Keyspace:
             CompactedError, FutureRevisionError: ``revision`` is not readable any more, or yet.
         """
         record = await self._storage.get(keys.encode(key), revision=revision)
-        return None if record is None else entry_of(record)
+        return None if record is None else entry_of(record, key)
 
     async def list(
         self, prefix: Key, *, after: Key | None = None, limit: int | None = None, revision: int | None = None
@@ -132,7 +132,7 @@ class Keyspace:
         compares = () if expect is None else (Compare(key, expect),)
         committed = await self._commit(compares, (Put(key, value, ttl_seconds),))
         assert committed.records[0] is not None
-        return entry_of(committed.records[0])
+        return entry_of(committed.records[0], key)
 
     async def delete(self, key: Key, *, expect: int | None = None) -> int:
         """Remove one key and return the revision of that.
@@ -208,29 +208,33 @@ class Keyspace:
         if len(operations) > MAX_OPERATIONS or len(compares) > MAX_OPERATIONS:
             count = max(len(operations), len(compares))
             raise LimitExceededError(f"a transaction of {count} steps; at most {MAX_OPERATIONS} are allowed")
-        checks = tuple(RecordCheck(keys.encode(compare.key), compare.mod_revision) for compare in compares)
-        translated = tuple(map(self._operation, operations))
-        if len({operation.key for operation in translated}) != len(translated):
+        checks = [RecordCheck(keys.encode(compare.key), compare.mod_revision) for compare in compares]
+        translated = [self._operation(operation) for operation in operations]
+        if len(translated) > 1 and len({operation.key for operation in translated}) != len(translated):
             raise _invalid("operations", "a transaction must not write one key twice")
-        return Transaction(checks, translated)
+        return Transaction(tuple(checks), tuple(translated))
 
     def _operation(self, operation: Put | Delete) -> RecordPut | RecordDelete:
         key = keys.encode(operation.key)
         if isinstance(operation, Delete):
             return RecordDelete(key)
-        name = keys.display(operation.key)
-        if not isinstance(operation.value, bytes):
-            raise _invalid("value", f"the value of {name} is {type(operation.value).__name__}; it must be bytes")
-        if len(operation.value) > MAX_VALUE_BYTES:
+        value, ttl = operation.value, operation.ttl_seconds
+        if not isinstance(value, bytes):
+            raise _invalid("value", f"the value of {_name(operation)} is {type(value).__name__}; it must be bytes")
+        if len(value) > MAX_VALUE_BYTES:
             raise LimitExceededError(
-                f"the value of {name} has {len(operation.value)} bytes; at most {MAX_VALUE_BYTES} are allowed"
+                f"the value of {_name(operation)} has {len(value)} bytes; at most {MAX_VALUE_BYTES} are allowed"
             )
-        ttl = operation.ttl_seconds
         if ttl is None:
-            return RecordPut(key, operation.value)
+            return RecordPut(key, value)
         if not (0 < ttl < math.inf):
-            raise _invalid("ttl_seconds", f"the time to live of {name} is {ttl} s; it must be positive and finite")
-        return RecordPut(key, operation.value, self._clock() + ttl)
+            message = f"the time to live of {_name(operation)} is {ttl} s; it must be positive and finite"
+            raise _invalid("ttl_seconds", message)
+        return RecordPut(key, value, self._clock() + ttl)
+
+
+def _name(put: Put) -> str:
+    return keys.display(put.key)
 
 
 def _invalid(field: str, message: str) -> InvalidError:

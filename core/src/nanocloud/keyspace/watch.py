@@ -19,7 +19,7 @@ import trio
 
 from nanocloud.errors import CompactedError, NanocloudError
 from nanocloud.keyspace.entries import change_of
-from nanocloud.keyspace.keys import prefix_range
+from nanocloud.keyspace.keys import decode, prefix_range
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,6 +34,7 @@ _PAGE_CHANGES = 256
 _QUEUE_CHANGES = 1024
 _QUEUE_BYTES = 8 << 20
 _RETRY_SECONDS = 1.0
+_ROUTES = 1024
 
 
 class Watcher:
@@ -105,12 +106,14 @@ class Watcher:
             self._cursor = page.through
             self._live = page.through >= self._hub.revision
 
-    def offer(self, changes: Sequence[Change]) -> None:
-        """The hub's side: the changes of one transaction."""
-        if not self._live or changes[0].revision <= self._cursor:
-            return  # the replay has read them, or will
+    def offer(self, changes: list[Change]) -> None:
+        """The hub's side: what changed since the last offer."""
+        if not self._live:
+            return  # the replay will read them
+        if changes[0].revision <= self._cursor:  # the replay has read a part
+            changes = [change for change in changes if change.revision > self._cursor]
         self._queue.extend(changes)
-        self._queue_bytes += sum(_size_bytes(change) for change in changes)
+        self._queue_bytes += sum(map(_size_bytes, changes))
         if len(self._queue) > _QUEUE_CHANGES or self._queue_bytes > _QUEUE_BYTES:
             self.fall_behind()
         self._wake.set()
@@ -130,17 +133,21 @@ class WatchHub:
         self.storage, self.revision = storage, revision
         self._on_expiry = on_expiry
         self._watchers: defaultdict[Key, set[Watcher]] = defaultdict(set)
+        # Keys that changed lately, and who follows each: what is written once is soon written again.
+        self._routes: dict[bytes, tuple[Key, list[Watcher]]] = {}
         self._moved = trio.Event()
 
     def add(self, prefix: Key, after: int) -> Watcher:
         watcher = Watcher(self, prefix, after)
         self._watchers[prefix].add(watcher)
+        self._routes.clear()
         return watcher
 
     def remove(self, prefix: Key, watcher: Watcher) -> None:
         self._watchers[prefix].discard(watcher)
         if not self._watchers[prefix]:
             del self._watchers[prefix]
+        self._routes.clear()
 
     async def reached(self, revision: int) -> None:
         """Wait until every watcher that keeps up has what ``revision`` and all before it changed."""
@@ -177,26 +184,28 @@ class WatchHub:
         self._moved = trio.Event()
 
     def _publish(self, changes: Sequence[RecordChange]) -> None:
-        offers: dict[Watcher, list[Change]] = {}
-        revision = 0
+        offers: defaultdict[Watcher, list[Change]] = defaultdict(list)
         for record_change in changes:
-            if record_change.revision != revision:
-                _offer(offers)
-                revision = record_change.revision
             if record_change.record is not None and record_change.record.expires_at is not None:
                 self._on_expiry(record_change.record.expires_at)
-            change = change_of(record_change)
-            for length in range(len(change.key) + 1):
-                for watcher in self._watchers.get(change.key[:length], ()):
-                    offers.setdefault(watcher, []).append(change)
-        _offer(offers)
+            key, watchers = self._routes.get(record_change.key) or self._route(record_change.key)
+            if watchers:
+                change = change_of(record_change, key)
+                for watcher in watchers:
+                    offers[watcher].append(change)
+        for watcher, offered in offers.items():
+            watcher.offer(offered)
 
-
-def _offer(offers: dict[Watcher, list[Change]]) -> None:
-    for watcher, changes in offers.items():
-        watcher.offer(changes)
-    offers.clear()
+    def _route(self, encoded: bytes) -> tuple[Key, list[Watcher]]:
+        if len(self._routes) >= _ROUTES:
+            self._routes.clear()
+        key = decode(encoded)
+        prefixes = (key[:length] for length in range(len(key) + 1))
+        route = key, [watcher for prefix in prefixes for watcher in self._watchers.get(prefix, ())]
+        self._routes[encoded] = route
+        return route
 
 
 def _size_bytes(change: Change) -> int:
-    return sum(len(entry.value) for entry in (change.entry, change.previous) if entry is not None)
+    entry, previous = change.entry, change.previous
+    return (len(entry.value) if entry is not None else 0) + (len(previous.value) if previous is not None else 0)

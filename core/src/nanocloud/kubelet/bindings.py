@@ -114,6 +114,8 @@ class BindingsWorker:
         status = status_of(binding)
         attempts = int(status.get("attempts", 0))
         phase, spec = status.get("phase"), spec_of(binding)
+        if not spec.run and not is_revocation(spec):
+            return  # its bundle takes back what it has begun
         if phase == BindingPhase.COMPLETED.value:
             if is_revocation(spec):
                 await self._delete(binding)
@@ -121,7 +123,7 @@ class BindingsWorker:
         if attempts >= MAX_ATTEMPTS and phase != BindingPhase.RUNNING.value and not is_revocation(spec):
             return
         delay = (parse_time(status.get("nextAttemptAt")) or 0.0) - self._parts.clock()
-        if delay > 0:
+        if 0 < delay <= _pause_seconds(attempts):  # what is farther off is due: the clock was set back meanwhile
             self._queue.add_after(key, delay)
             return
         container = await self._ready_container(key[0], spec.target)
@@ -181,10 +183,10 @@ class BindingsWorker:
             if not way.is_free:
                 return False
             _discard(self._held, target, key)
-            for other in way.superseded:
-                await self._delete(other)
             started = timestamp(self._parts.clock())
             await self._write(binding, {"phase": BindingPhase.RUNNING.value, "attempts": attempt, "startedAt": started})
+            for other in way.superseded:  # only now: what they were to revoke is known as begun here
+                await self._delete(other)
             self._running[key] = spec
         return True
 
@@ -270,8 +272,7 @@ class BindingsWorker:
     async def _fail(self, binding: Object, spec: BindingSpec, status: dict[str, Any], reason: str) -> None:
         attempt: int = status["attempts"]
         if attempt < MAX_ATTEMPTS or is_revocation(spec):
-            pause = min(2.0 ** min(attempt, 16), _LAST_BACKOFF_SECONDS)
-            status["nextAttemptAt"] = timestamp(self._parts.clock() + pause)
+            status["nextAttemptAt"] = timestamp(self._parts.clock() + _pause_seconds(attempt))
         await self._write(binding, status)
         await self._event(binding, spec, reason, status["message"], warning=True)
 
@@ -293,6 +294,11 @@ class BindingsWorker:
         about = await self._parts.store.find(BUNDLE, namespace_of(binding), spec.bundle) or binding
         kind: Literal["Normal", "Warning"] = "Warning" if warning else "Normal"
         await self._parts.events.record(about, reason=reason, message=message, type=kind, component="kubelet")
+
+
+def _pause_seconds(attempts: int) -> float:
+    """How long to wait after so many failures."""
+    return min(2.0 ** min(attempts, 16), _LAST_BACKOFF_SECONDS)
 
 
 def _is_done(binding: Object) -> bool:

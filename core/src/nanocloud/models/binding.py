@@ -84,7 +84,9 @@ class BindingSpec:
         "Position of an argument, from 1, to its value: a name that belongs to this bundle alone.", factory=dict
     )
     run: str = described(
-        "Another value asks for another run: a digest of the arguments and the forced run.", default=""
+        "Another value asks for another run: a digest of the arguments and the forced run. Empty while what it has "
+        "begun is being taken back, and of a revocation.",
+        default="",
     )
 
     @property

@@ -1,4 +1,4 @@
-"""Bundle: the object that asks for one catalog service with options. Kind ``nanocloud.io/v1 Bundle``.
+"""Bundle: the object that asks for one service of the catalogue, with options. Kind ``nanocloud.io/v1 Bundle``.
 
 Controllers read ``spec_of(obj)``, which is typed, and write ``status``, which is plain data.
 """
@@ -72,12 +72,12 @@ class BundleSpec:
     """What the user asked for. Controllers read it and never write it."""
 
     service: str = described(
-        "The catalog service to install.",
+        "The service of the catalogue to install.",
         pattern=f"^{DNS_LABEL}$",
         **{"x-nanocloud-rule": "must be an RFC 1123 label: a-z, 0-9 and '-', at most 63 characters"},
     )
     image: str | None = described(
-        "Image reference to use instead of the catalog's choice.",
+        "Image reference to use instead of the catalogue's choice.",
         default=None,
         pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._/:@+-]{0,511}$",
     )
@@ -191,11 +191,11 @@ BUNDLE = ResourceKind(
     name_is_label=True,
     schema=schemas.fields(
         {"spec": schemas.of_class(BundleSpec), "status": _STATUS},
-        "A Bundle asks for one catalog service with options, and everything that the service needs.",
+        "A Bundle asks for one service of the catalogue, with options, and everything that the service needs.",
         required=("spec",),
     ),
     columns=(
-        Column("Service", lambda o: value_at(o, "spec.service"), description="The catalog service."),
+        Column("Service", lambda o: value_at(o, "spec.service"), description="The service of the catalogue."),
         Column("Ready", _ready, description="Whether the service can be used."),
         Column("Status", _status, description="Phase, or why it is not ready."),
         Column("Image", lambda o: value_at(o, "status.image") or value_at(o, "spec.image"), priority=1),

@@ -225,6 +225,23 @@ def _full_schema(kind: ResourceKind) -> Schema:
     return _schemas[kind]
 
 
+def fault_of(kind: ResourceKind) -> str:
+    """What keeps a kind of a plugin from being served, as the rest of a sentence; empty if nothing does."""
+    try:
+        if kind.group and not is_dns_subdomain(kind.group):
+            return f"the group {kind.group!r}, which is no RFC 1123 subdomain"
+        for word in (kind.version, kind.plural, kind.singular):
+            if not is_dns_label(word):
+                return f"the kind {kind.kind!r} with the name {word!r}, which is no RFC 1123 label"
+        if not kind.kind.isidentifier():
+            return f"the kind {kind.kind!r}, which is no name of a type"
+        if not isinstance(kind.full_schema["properties"], dict):
+            return f"the kind {kind.kind!r}, whose schema is none"
+    except Exception as exc:  # values of other types than they are declared
+        return f"a kind that cannot be read: {type(exc).__name__}: {exc}"
+    return ""
+
+
 def _check_meta(kind: ResourceKind, meta: dict[str, Any]) -> list[FieldError]:
     found = _check_name(kind, meta)
     for key, value in (meta.get("labels") or {}).items():

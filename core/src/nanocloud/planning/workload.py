@@ -80,7 +80,7 @@ class Inventory:
 
 @attrs.frozen(kw_only=True)
 class SelectedService:
-    """``option`` selects ``bundle``; one that is not installed is installed first, from the catalog service."""
+    """``option`` selects ``bundle``; one that is not installed is installed first, from the catalogue."""
 
     option: str
     bundle: str

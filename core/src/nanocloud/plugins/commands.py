@@ -9,7 +9,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from nanocloud.errors import NanocloudError, PluginError
 from nanocloud.extension import CommandGroup
+from nanocloud.plugins.guard import FaultError, guarded, raised
 from nanocloud.plugins.host import PATIENCE_SECONDS, PluginConflictError, PluginHost
 from nanocloud.plugins.trial import Child
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     import typer
 
     from nanocloud.config import NodeConfig
+    from nanocloud.plugins.host import Offer
 
 HOOK = "nanocloud_commands"
 
@@ -33,28 +36,58 @@ def command_groups(config: NodeConfig) -> dict[str, CommandGroup]:
     with Child(partial(_survey, config), seconds=PATIENCE_SECONDS) as child:
         answer, _ = child.answer(PATIENCE_SECONDS)
     if answer is None:  # then it is worth the time to find out which plugin it was
-        host = PluginHost(allowed=config.allow_plugins, disabled=config.disable_plugins)
-        return {name: offer.value for name, offer in host.named(HOOK, CommandGroup).items()}
-    if "conflict" in answer:
+        found = _groups(PluginHost(allowed=config.allow_plugins, disabled=config.disable_plugins))
+    elif "conflict" in answer:
         message, hint = answer["conflict"]
         raise PluginConflictError(message, hint=hint)
+    else:
+        found = answer["groups"]
     return {
         name: CommandGroup(name=name, help=text, load=partial(_load, config, plugin, name))
-        for name, text, plugin in answer["groups"]
+        for name, text, plugin in found
     }
 
 
 def _survey(config: NodeConfig, report: Callable[[Any], None]) -> None:
     host = PluginHost(allowed=config.allow_plugins, disabled=config.disable_plugins, tried=True)
     try:
-        offers = host.named(HOOK, CommandGroup)
+        report({"groups": _groups(host)})
     except PluginConflictError as exc:
         report({"conflict": (str(exc), exc.hint)})
-    else:
-        report({"groups": [(name, str(offer.value.help), offer.plugin) for name, offer in offers.items()]})
+
+
+def _groups(host: PluginHost) -> list[tuple[str, str, str]]:
+    """Name, help and plugin of each."""
+    return [(name, _help(offer), offer.plugin) for name, offer in host.named(HOOK, CommandGroup).items()]
+
+
+def _help(offer: Offer) -> str:
+    try:
+        return guarded(lambda: str(offer.value.help), seconds=PATIENCE_SECONDS)
+    except FaultError:
+        return ""
 
 
 def _load(config: NodeConfig, plugin: str, name: str) -> typer.Typer:
+    """Raises PluginError: the plugin has no such commands any more, or they cannot be loaded."""
+    import typer
+
     host = PluginHost(allowed=[plugin], disabled=config.disable_plugins, tried=True)
-    group: CommandGroup = host.named(HOOK, CommandGroup)[name].value
-    return group.load()
+    offer = host.named(HOOK, CommandGroup).get(name)
+    if offer is None:
+        raise _error(plugin, name, "are not offered a second time")
+    try:
+        app = offer.value.load()
+    except NanocloudError:
+        raise
+    except (Exception, SystemExit) as exc:
+        raise _error(plugin, name, f"cannot be loaded: {raised(exc)}") from exc
+    if not isinstance(app, typer.Typer):
+        raise _error(plugin, name, f"are no typer.Typer but {type(app).__name__}")
+    return app
+
+
+def _error(plugin: str, name: str, fault: str) -> PluginError:
+    return PluginError(
+        f"the commands {name!r} of the plugin {plugin!r} {fault}", hint=f"see: nanocloud plugin show {plugin}"
+    )

@@ -1,15 +1,16 @@
 """PluginHost: finds installed plugins, keeps the tables of what they offer, makes the only raw hook calls.
 
 A plugin that cannot be used never takes the process down. It keeps a record with its distribution and the reason;
-the record becomes an error only where the node needs what the plugin would have offered. Imports are tried in a child
-process first (``trial.py``); all of a plugin's code that runs here is guarded (``guard.py``).
+the record becomes an error only where the node needs what the plugin would have offered. Imports, and hooks that take
+the configuration, are tried in a child process first (``trial.py``); all of a plugin's code that runs here is guarded
+(``guard.py``).
 """
 
 from __future__ import annotations
 
 import sys
 from functools import partial
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,12 +20,15 @@ import pluggy
 from nanocloud import __version__, hookspecs
 from nanocloud.contracts import STATEMENT, IncompatibleError, check_hooks, check_versions, read_statement
 from nanocloud.errors import PluginError
-from nanocloud.plugins.guard import FaultError, guarded
-from nanocloud.plugins.records import CORE, PluginInfo, PluginState, by_name, describe, odd_choices
-from nanocloud.plugins.trial import faults_of_import
+from nanocloud.models.meta import is_dns_label
+from nanocloud.output import printable
+from nanocloud.plugins.guard import FaultError, guarded, undivided
+from nanocloud.plugins.hooks import CONFIGURED, check_arguments, check_implementations
+from nanocloud.plugins.records import CORE, PluginInfo, PluginState, by_name, describe, discover, odd_choices
+from nanocloud.plugins.trial import faults
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import ModuleType
 
     from nanocloud.config import NodeConfig
@@ -34,6 +38,7 @@ GROUP = "nanocloud"
 PATIENCE_SECONDS = 10.0
 """How long an import or a hook of a plugin may take."""
 MOST_ANSWERS = 10_000
+_MOST_CHARACTERS = 1000
 P = TypeVar("P", bound="Provider")
 
 
@@ -85,6 +90,7 @@ class PluginHost:
         installed: entry points, where not those of this installation are meant.
         patience_seconds: how long an import or a hook may take.
         tried: the imports were tried in a child process before, or this is the child.
+        config: what to try the hooks with that take it, in that child; without it only the imports are tried.
     """
 
     def __init__(
@@ -96,6 +102,7 @@ class PluginHost:
         installed: Iterable[EntryPoint] | None = None,
         patience_seconds: float = PATIENCE_SECONDS,
         tried: bool = False,
+        config: NodeConfig | None = None,
     ) -> None:
         self._manager = pluggy.PluginManager("nanocloud")
         self._manager.add_hookspecs(hookspecs)
@@ -107,10 +114,11 @@ class PluginHost:
                 name=CORE, distribution="nanocloud", version=__version__, summary="What core itself offers."
             )
             self._adopt(CORE, builtin)
-        found = by_name(entry_points(group=GROUP) if installed is None else installed)
-        self._notes = tuple(odd_choices(found, allowed=allowed or (), disabled=disabled))
+        entries, unread = discover(GROUP) if installed is None else (installed, [])
+        found = by_name(entries)
+        self._notes = (*unread, *odd_choices(found, allowed=allowed or (), disabled=disabled))
         wanted = [entries[0] for entries in found.values() if self._record(entries, allowed, disabled)]
-        self._load(wanted, {} if tried else self._try(wanted))
+        self._load(wanted, {} if tried else self._try(wanted, config))
 
     @property
     def plugins(self) -> Sequence[PluginInfo]:
@@ -135,51 +143,66 @@ class PluginHost:
         elif len(entries) > 1:
             # Which of them is meant cannot be known, and running the wrong one as root is no small matter.
             state, reason = PluginState.DUPLICATE, f"the name is offered by {info.distribution}: uninstall all but one"
+        elif not EntryPoint.pattern.match(entries[0].value):
+            state, reason = PluginState.BROKEN, f"its entry point {entries[0].value[:80]!r} names no module"
         else:
             state = PluginState.ACTIVE
         self._infos[key] = attrs.evolve(info, state=state, reason=reason)
         return state is PluginState.ACTIVE
 
-    def _try(self, entries: Sequence[EntryPoint]) -> Mapping[str, str]:
+    def _try(self, entries: Sequence[EntryPoint], config: NodeConfig | None) -> Mapping[str, str]:
         # What was imported before cannot hang any more.
         untried = [entry for entry in entries if entry.value.partition(":")[0] not in sys.modules]
-        return faults_of_import(untried, seconds=self._patience)
+        return faults(untried, partial(_rehearse, config, self._patience), seconds=self._patience)
 
-    def _load(self, entries: Sequence[EntryPoint], faults: Mapping[str, str]) -> None:
+    def _load(self, entries: Sequence[EntryPoint], faulty: Mapping[str, str]) -> None:
         for entry in entries:
+            if entry.name in faulty:
+                self.blame(entry.name, faulty[entry.name])
+                continue
             try:
-                if entry.name in faults:
-                    raise FaultError(faults[entry.name])
                 module = guarded(entry.load, seconds=self._patience)
             except FaultError as fault:
                 self.blame(entry.name, f"import {fault}")
             else:
                 self._adopt(entry.name, module)
 
-    def _adopt(self, name: str, module: ModuleType) -> None:
+    def _adopt(self, name: str, module: object) -> None:
+        """Take a plugin's module into use; looking at it may run code of the plugin."""
         try:
-            stated = read_statement(getattr(module, STATEMENT, None))
-            self._infos[name] = attrs.evolve(self._infos[name], contracts=stated)
-            check_versions(stated)
-            hooks = self._register(name, module)
-            check_hooks(stated, hooks)
-            self._infos[name] = attrs.evolve(self._infos[name], hooks=hooks)
-        except Exception as exc:
+            guarded(partial(self._read, name, module), seconds=self._patience)
+        except FaultError as fault:
             if self._manager.has_plugin(name):
                 self._manager.unregister(name=name)
-            state = PluginState.INCOMPATIBLE if isinstance(exc, IncompatibleError) else PluginState.BROKEN
-            self.blame(name, str(exc), state)
+            cause = fault.__cause__
+            state = PluginState.INCOMPATIBLE if isinstance(cause, IncompatibleError) else PluginState.BROKEN
+            own = type(cause) in (PluginError, IncompatibleError)
+            self.blame(name, str(cause) if own else f"its module {fault}", state)
 
-    def _register(self, name: str, module: ModuleType) -> tuple[str, ...]:
+    def _read(self, name: str, module: object) -> None:
+        stated = read_statement(getattr(module, STATEMENT, None))
+        self._infos[name] = attrs.evolve(self._infos[name], contracts=stated)
+        check_versions(stated)
+        hooks = self._register(name, module)
+        check_hooks(stated, hooks)
+        self._infos[name] = attrs.evolve(self._infos[name], hooks=hooks)
+
+    def _register(self, name: str, module: object) -> tuple[str, ...]:
         """The hooks of this node that the module implements, from now on in use."""
+        if (other := self._manager.get_name(module)) is not None:
+            raise PluginError(f"its module is that of the plugin {other!r}")
+        check_arguments(module)
         self._manager.register(module, name=name)
         callers = self._manager.get_hookcallers(module) or []
-        _check_hooks(callers, module)
+        check_implementations(callers, module)
         return tuple(sorted(caller.name for caller in callers if caller.has_spec()))
 
     def blame(self, plugin: str, reason: str, state: PluginState = PluginState.BROKEN) -> None:
-        """Keep the reason why a plugin is not what it should be."""
-        self._infos[plugin] = attrs.evolve(self._infos[plugin], state=state, reason=reason)
+        """Keep the reason why a plugin is not what it should be: one line, whatever the plugin put into it."""
+        shown = printable(reason)
+        if len(shown) > _MOST_CHARACTERS:
+            shown = f"{shown[:_MOST_CHARACTERS]}..."
+        self._infos[plugin] = attrs.evolve(self._infos[plugin], state=state, reason=shown)
 
     def owners(self, hook: str) -> Sequence[str]:
         """Names of the plugins that implement ``hook``, in the order in which they are asked."""
@@ -207,7 +230,8 @@ class PluginHost:
                 continue
             for value in values:
                 if offered is not None and not self._is_a(value, offered):
-                    self.blame(plugin, f"{hook} gave {type(value).__name__}, which is no {offered.__name__}")
+                    given = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+                    self.blame(plugin, f"{hook} gave {given}, which is no {offered.__name__}")
                 else:
                     yield Offer(value, plugin, self._infos[plugin].distribution)
 
@@ -234,8 +258,11 @@ class PluginHost:
             except FaultError as fault:
                 self.blame(offer.plugin, f"{hook} gave {type(offer.value).__name__}, whose name {fault}")
                 continue
-            if not isinstance(name, str) or not name:
+            if type(name) is not str or not name:
                 self.blame(offer.plugin, f"{hook} gave {type(offer.value).__name__}, which has no name")
+                continue
+            if not is_dns_label(name):
+                self.blame(offer.plugin, f"{hook} gave the name {name[:80]!r}, which is no RFC 1123 label")
                 continue
             if name in table:
                 both = f"{table[name].distribution} and {offer.distribution}"
@@ -294,24 +321,25 @@ class PluginHost:
         return f" [{listed}]" if listed else ""
 
 
+def _rehearse(config: NodeConfig | None, patience: float, entry: EntryPoint, doing: Callable[[str], None]) -> None:
+    """In a child process: what comes to its end here, well or badly, will do so in this one too."""
+    doing("import")
+    with undivided():
+        entry.load()
+    if config is None:
+        return
+    # Whoever waits for the child is to find out first that something does not end.
+    host = PluginHost(installed=[entry], tried=True, patience_seconds=2 * patience)
+    for hook in CONFIGURED:
+        if entry.name in host.owners(hook):
+            doing(hook)
+            for _ in host.ask(entry.name, hook, config=config):
+                pass
+
+
 def _answers(function: Any, passed: Sequence[Any]) -> list[Any]:
     """All that a hook answers; it may be a generator, and one that never ends."""
     values = list(islice(function(*passed), MOST_ANSWERS + 1))
     if len(values) > MOST_ANSWERS:
         raise PluginError(f"more than {MOST_ANSWERS} answers")
     return values
-
-
-def _check_hooks(callers: Sequence[pluggy.HookCaller], module: ModuleType) -> None:
-    """Raises PluginError: a hook that this node does not have, or an implementation of a kind that is never called."""
-    unknown = []
-    for caller in callers:
-        for implementation in caller.get_hookimpls():
-            if implementation.plugin is not module:
-                continue
-            if implementation.hookwrapper or implementation.wrapper:
-                raise PluginError(f"wraps the hook {caller.name}: hooks are implemented, never wrapped")
-            if not caller.has_spec() and not implementation.optionalhook:
-                unknown.append(caller.name)
-    if unknown:
-        raise PluginError(f"implements unknown hooks: {', '.join(sorted(unknown))}")

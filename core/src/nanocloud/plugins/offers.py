@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -36,6 +36,8 @@ PROVIDERS: Mapping[str, type[Provider]] = MappingProxyType(
     }
 )
 ALL_ARE_USED = frozenset({"image", "macro"})
+NEEDED_BY_SERVICES = ("runtime", "network", "volume", "image")
+"""Without one of each no service can run."""
 
 
 @attrs.frozen(kw_only=True)
@@ -70,6 +72,17 @@ def offers(host: PluginHost, config: NodeConfig) -> Offers:
         for name, offer in table.items():
             found[offer.plugin].append(OfferedProvider(contract=contract, name=name, chosen=name in used))
     return Offers(by_plugin=dict(found), problems=problems)
+
+
+def unfilled(host: PluginHost, config: NodeConfig) -> Iterator[str]:
+    """Contracts that running services needs and that no plugin fills.
+
+    Raises:
+        PluginConflictError: two plugins offer one name.
+    """
+    for contract in NEEDED_BY_SERVICES:
+        if not host.named(ROLES[contract].hook, PROVIDERS[contract], config=config):
+            yield contract
 
 
 def _used(host: PluginHost, contract: str, config: NodeConfig, table: Mapping[str, Offer]) -> set[str]:

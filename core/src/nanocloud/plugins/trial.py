@@ -1,11 +1,11 @@
 """Tries in a child process what might not come back, before it is done in this one.
 
 An import runs native code, and native code can do what no guard in this process survives: crash, end the process, hold
-the interpreter's lock for ever. So the imports happen in a forked child first. The child has all of core already, so
-that costs the fork and the plugins' own modules, a few hundredths of a second, and it dies with whatever it did. This
-process waits with a deadline for each import and learns by name which one failed.
+the interpreter's lock for ever; and so can the first call of a hook. So both happen in a forked child first. The child
+has all of core already, so that costs the fork and the plugins' own modules, a few hundredths of a second, and it dies
+with whatever it did. This process waits with a deadline for each import and hook and learns by name which one failed.
 
-What is not covered: an import that goes well in the child and badly here, and native code that runs later.
+What is not covered: what goes well in the child and badly here, and native code that runs later.
 
 The child shares this process's threads' locks but not the threads: fork before threads are started.
 """
@@ -24,7 +24,7 @@ import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
-from nanocloud.plugins.guard import overdue, raised
+from nanocloud.plugins.guard import FaultError, overdue, raised
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,35 +32,53 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, NoReturn
 
-    Report = Callable[[object], None]
+    Report = Callable[[dict[str, Any]], None]
+    Work = Callable[[EntryPoint, Callable[[str], None]], None]
 
 
-def faults_of_import(entries: Sequence[EntryPoint], *, seconds: float) -> dict[str, str]:
-    """Names of the entry points that cannot be imported, each with what it did as the rest of a sentence.
+_MOST_BYTES = 1 << 20
+_MOST_STEPS = 16
+_NO_REPORT = "wrote into files that are not its own"
 
-    ``seconds`` bounds each import. One child tries all of them; after one that took the child down a new child goes on
-    with the rest.
+
+def faults(entries: Sequence[EntryPoint], work: Work, *, seconds: float) -> dict[str, str]:
+    """Names of the entry points with which ``work`` goes wrong, each with what was done then and what came of it.
+
+    ``work`` says what it is about to do; ``seconds`` bounds each of that. One child tries all entry points; after one
+    that took the child down a new child goes on with the rest.
     """
-    faults: dict[str, str] = {}
+    found: dict[str, str] = {}
     left = list(entries)
     while left:
-        with Child(partial(_import_all, tuple(left)), seconds=seconds * len(left)) as child:
-            while left:
-                answer, end = child.answer(seconds)
-                fault = end if answer is None else answer["fault"]
+        with Child(partial(_each, tuple(left), work), seconds=seconds * len(left) * _MOST_STEPS) as child:
+            alive = True
+            while left and alive:
+                fault, alive = _outcome(child, seconds)
                 entry = left.pop(0)
                 if fault:
-                    faults[entry.name] = fault
-                if answer is None:
-                    break
-    return faults
+                    found[entry.name] = fault
+    return found
 
 
-def _import_all(entries: Sequence[EntryPoint], report: Report) -> None:
+def _outcome(child: Child, seconds: float) -> tuple[str, bool]:
+    """What went wrong with the next entry point, empty if nothing did, and whether the child is of use still."""
+    doing = ""
+    while True:
+        answer, end = child.answer(seconds)
+        if answer is None:
+            return f"{doing} {end}", False
+        if "fault" in answer:
+            return f"{doing} {answer['fault']}" if answer["fault"] else "", True
+        doing = str(answer.get("doing", doing))
+
+
+def _each(entries: Sequence[EntryPoint], work: Work, report: Report) -> None:
     for entry in entries:
         fault = ""
         try:
-            entry.load()
+            work(entry, lambda doing: report({"doing": doing}))
+        except FaultError as exc:
+            fault = str(exc)
         except BaseException as exc:  # even KeyboardInterrupt: the keyboard does not reach the child
             fault = raised(exc)
         report({"fault": fault})
@@ -81,7 +99,7 @@ class Child:
         os.close(writing)
 
     def answer(self, seconds: float) -> tuple[Any, str]:
-        """The next report, or None and how the child ended, as the rest of a sentence."""
+        """The next report, or None and what the child did instead, as the rest of a sentence."""
         deadline = time.monotonic() + seconds
         poll = select.poll()
         poll.register(self._reading, select.POLLIN)
@@ -91,8 +109,14 @@ class Child:
             if not (read := os.read(self._reading, 65536)):
                 return None, self._end(deadline - time.monotonic()) or overdue(seconds)
             self._rest += read
+            if len(self._rest) > _MOST_BYTES:
+                return None, _NO_REPORT
         line, _, self._rest = self._rest.partition(b"\n")
-        return json.loads(line), ""
+        try:
+            answer = json.loads(line)
+        except ValueError:
+            answer = None
+        return (answer, "") if isinstance(answer, dict) else (None, _NO_REPORT)
 
     def _end(self, seconds: float) -> str:
         """How the child ended; empty if it did not, though it closed its end of the pipe."""
@@ -140,7 +164,7 @@ def _run(work: Callable[[Report], None], writing: int, seconds: float) -> NoRetu
         for descriptor in (0, 1, 2):
             os.dup2(null, descriptor)
 
-        def report(answer: object) -> None:
+        def report(answer: dict[str, Any]) -> None:
             os.write(writing, json.dumps(answer).encode() + b"\n")
 
         work(report)

@@ -86,11 +86,11 @@ class ImageProvider(Provider):
     async def resolve(self, reference: str) -> Image:
         """Read manifest and configuration of ``reference``; fetches no layer.
 
-        Shape of ``reference``: a catalog service (``mariadb``), a registry reference (``host[:port]/name[:tag]``,
+        Shape of ``reference``: a catalogue service (``mariadb``), a registry reference (``host[:port]/name[:tag]``,
         ``...@sha256:...``), an OCI layout folder (``oci:/path[:tag]``) or archive (``oci-archive:/path[:tag]``).
 
         Raises:
-            NotFoundError: no such service or image; a catalog name lists near matches, a recipe that is not built
+            NotFoundError: no such service or image; a service's name lists near matches, a recipe that is not built
                 says how to build it.
             ImageError: it cannot be reached, has a wrong digest, or is broken.
         """

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from importlib.metadata import PackageNotFoundError, distribution, entry_points
+from importlib.metadata import PackageNotFoundError, distribution
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -11,6 +12,10 @@ from nanocloud.errors import AlreadyExistsError, UsageError
 from nanocloud.macros import BuiltinMacros
 from nanocloud.plugins import ROLES
 from nanocloud.plugins.host import GROUP
+from nanocloud.plugins.records import describe, discover
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 PREFIX = "nanocloud-"
 _LONGEST = 63
@@ -19,6 +24,8 @@ _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _RESERVED = frozenset(
     {"core", BuiltinMacros().name, *(role.default for role in ROLES.values() if role.default is not None)}
 )
+# Folders of the node's and of our plugins, below state_dir or run_dir: a provider gets one named as its plugin.
+_FOLDERS = frozenset({"containers", "images", "keyspace", "logs", "netns", "network", "runtime", "volumes"})
 
 
 @attrs.frozen
@@ -39,10 +46,12 @@ class PluginName:
     def macro(self) -> str:
         return self.name.replace("-", "_")
 
-    def class_of(self, contract: str) -> str:
-        """``LmdbStorage`` of ``lmdb``; ``RuntimeRunc`` of ``runtime-runc``, which says the contract itself."""
+    def class_of(self, contract: str, *, alone: bool, taken: Collection[str]) -> str:
+        """``LmdbStorage`` of ``lmdb``; ``RuntimeRunc`` of ``runtime-runc``, which says the contract itself, unless the
+        plugin fills others too. ``OwnImage`` where ``Image`` is among the names that its module imports."""
         words = self.name.split("-")
-        return "".join(word.capitalize() for word in (words if contract in words else [*words, contract]))
+        made = "".join(word.capitalize() for word in (words if alone and contract in words else [*words, contract]))
+        return f"Own{made}" if made in taken else made
 
 
 def plugin_name(name: str) -> PluginName:
@@ -60,10 +69,13 @@ def plugin_name(name: str) -> PluginName:
         raise UsageError(f"{name[:80]!r} is not a plugin name: {rule}")
     if name in _RESERVED:
         raise AlreadyExistsError(f"{name!r} is a name of core")
+    if name in _FOLDERS:
+        raise AlreadyExistsError(f"{name!r} is the name of a folder of the node; say whose {name} it is")
     made = PluginName(name)
-    for entry in entry_points(group=GROUP, name=name):
-        owner = entry.dist.name if entry.dist is not None else entry.value
-        raise AlreadyExistsError(f"a plugin {name!r} is installed: {owner}")
+    installed, _ = discover(GROUP)
+    for entry in installed:
+        if entry.name == name:
+            raise AlreadyExistsError(f"a plugin {name!r} is installed: {describe([entry]).distribution}")
     try:
         distribution(made.distribution)
     except PackageNotFoundError:

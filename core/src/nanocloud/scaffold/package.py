@@ -13,16 +13,15 @@ from typing import TYPE_CHECKING
 import attrs
 
 from nanocloud import __version__
-from nanocloud.errors import AlreadyExistsError, NanocloudError, UsageError
+from nanocloud.errors import AlreadyExistsError, NanocloudError, NotFoundError, UsageError
 from nanocloud.macros import BuiltinMacros
+from nanocloud.plugins.offers import ALL_ARE_USED
 from nanocloud.scaffold.contracts import CONTRACTS, Contract
 from nanocloud.scaffold.names import PluginName, plugin_name
-from nanocloud.scaffold.skeleton import import_lines, members, provider_module
+from nanocloud.scaffold.skeleton import import_lines, imported, members, provider_module
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-_ALL_ARE_USED = ("image", "macro")
 
 
 @attrs.frozen
@@ -41,6 +40,7 @@ def new_plugin(name: str, provides: Sequence[str], directory: Path | None = None
     Raises:
         UsageError: a name or a contract that cannot be.
         AlreadyExistsError: the name is taken, or the directory is there.
+        NotFoundError: the directory's own folder is not there.
     """
     names, contracts = plugin_name(name), _contracts(provides)
     if "macro" in provides and names.macro in BuiltinMacros().macros:
@@ -71,6 +71,8 @@ def _write(target: Path, content: dict[str, str]) -> None:
     if os.path.lexists(target):
         raise AlreadyExistsError(f"{target} exists already", hint="give another --directory, or remove it")
     parent = target.absolute().parent
+    if not parent.is_dir():
+        raise NotFoundError(f"{target.parent} is no folder", hint="make it first, or give another --directory")
     try:
         with TemporaryDirectory(dir=parent, prefix=f".{target.name}.") as aside:
             made = Path(aside) / target.name
@@ -85,7 +87,10 @@ def _write(target: Path, content: dict[str, str]) -> None:
 def _package(names: PluginName, contracts: Sequence[Contract]) -> dict[str, str]:
     """Paths below the directory, with their content."""
     source = f"src/{names.package}"
-    modules = {_module(contract, contracts): provider_module(contract, names) for contract in contracts}
+    modules = {
+        _module(contract, contracts): provider_module(contract, names, _class(contract, contracts, names))
+        for contract in contracts
+    }
     return {
         ".gitignore": _template("gitignore"),
         "README.md": _readme(names, contracts),
@@ -100,6 +105,11 @@ def _package(names: PluginName, contracts: Sequence[Contract]) -> dict[str, str]
 
 def _module(contract: Contract, contracts: Sequence[Contract]) -> str:
     return "provider" if len(contracts) == 1 else contract.name
+
+
+def _class(contract: Contract, contracts: Sequence[Contract], names: PluginName) -> str:
+    taken = {name for _, name in imported(contract)}
+    return names.class_of(contract.name, alone=len(contracts) == 1, taken=taken)
 
 
 def _offer(contracts: Sequence[Contract]) -> str:
@@ -124,7 +134,7 @@ def _project(names: PluginName, contracts: Sequence[Contract]) -> str:
 
 
 def _readme(names: PluginName, contracts: Sequence[Contract]) -> str:
-    settings = [f'{contract.name} = "{names.name}"' for contract in contracts if contract.name not in _ALL_ARE_USED]
+    settings = [f'{contract.name} = "{names.name}"' for contract in contracts if contract.name not in ALL_ARE_USED]
     choosing = "\n" + _template("choosing.md", settings="\n".join(settings)) if settings else ""
     return _template(
         "README.md",
@@ -143,7 +153,7 @@ def _plugin(names: PluginName, contracts: Sequence[Contract]) -> str:
     wanted = {("nanocloud", "hookimpl")}
     hooks = []
     for contract in contracts:
-        made = names.class_of(contract.name)
+        made = _class(contract, contracts, names)
         wanted.add((f"{names.package}.{_module(contract, contracts)}", made))
         config, built = "", f"{made}()"
         if contract.start.folders:
@@ -177,7 +187,7 @@ def _tests(names: PluginName, contracts: Sequence[Contract]) -> str:
     wanted = {("collections.abc", "Callable"), ("pytest", "")}
     classes = []
     for contract in contracts:
-        made, start = names.class_of(contract.name), contract.start
+        made, start = _class(contract, contracts, names), contract.start
         wanted |= {
             ("nanocloud.testkit.suites", contract.suite),
             (f"{names.package}.{_module(contract, contracts)}", made),

@@ -62,21 +62,28 @@ def members(contract: type[Provider]) -> Iterator[Member]:
                 yield Member(name, value.fget if is_property else value, is_property, owner)
 
 
-def provider_module(contract: Contract, names: PluginName) -> str:
-    """The source of the module that holds the provider."""
-    found = list(members(contract.provider))
-    start = contract.start
+def imported(contract: Contract) -> set[tuple[str, str]]:
+    """(module, name) of all that the provider's module imports."""
+    found = members(contract.provider)
     wanted = {pair for member in found if member.name not in ("name", "lifespan") for pair in _imports_of(member)}
-    wanted |= {*_LIFESPAN_IMPORTS, *start.imports, (contract.module.__name__, contract.provider.__name__)}
-    if start.folders:
+    wanted |= {*_LIFESPAN_IMPORTS, *contract.start.imports, (contract.module.__name__, contract.provider.__name__)}
+    if contract.start.folders:
         wanted.add(("pathlib", "Path"))
+    return wanted
+
+
+def provider_module(contract: Contract, names: PluginName, made: str) -> str:
+    """The source of the module that holds the provider, of the class ``made``."""
     parts = [
         f'"""The {contract.name} provider: {contract.summary}"""',
         "from __future__ import annotations",
-        import_lines(wanted),
-        f"\nclass {names.class_of(contract.name)}({contract.provider.__name__}):",
+        import_lines(imported(contract)),
+        f"\nclass {made}({contract.provider.__name__}):",
     ]
-    body = [*_constructor(contract, names), *(_member(member, contract, names) for member in found)]
+    body = [
+        *_constructor(contract, names),
+        *(_member(member, contract, names) for member in members(contract.provider)),
+    ]
     return "\n\n".join(parts) + "\n" + textwrap.indent("\n\n".join(body), _INDENT) + "\n"
 
 

@@ -6,6 +6,7 @@ Nothing here begins or commits: the writer groups these calls.
 from __future__ import annotations
 
 from collections import OrderedDict
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from nanocloud.providers.storage import Committed, Record, RecordChange, RecordPut, Rejected
@@ -13,21 +14,28 @@ from nanocloud.storage._schema import POSITION_BITS
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Sequence
 
     from nanocloud.providers.storage import RecordDelete, Transaction
 
 _NEWEST_BYTES = 2 << 20
 _OVERHEAD_BYTES = 256  # of the objects around a value
 State = tuple[int, Record | None]
+Value = bytes | int | float | None
 _NEWEST = """
 SELECT log.id, log.create_revision, log.version, log.expires_at, log.value
 FROM kv JOIN log ON log.id = kv.id WHERE kv.key = ?
 """
-_APPEND = "INSERT INTO log (id, key, prev, create_revision, version, expires_at, value) VALUES (?, ?, ?, ?, ?, ?, ?)"
-_POINT = """
-INSERT INTO kv (key, id, expires_at) VALUES (?, ?, ?)
-ON CONFLICT (key) DO UPDATE SET id = excluded.id, expires_at = excluded.expires_at
-"""
+_APPEND = "INSERT INTO log (id, key, prev, create_revision, version, expires_at, value) VALUES "
+_APPENDED = "(?, ?, ?, ?, ?, ?, ?)"
+_POINT = "INSERT INTO kv (key, id, expires_at) VALUES "
+_POINTED = "(?, ?, ?)"
+_REPOINT = " ON CONFLICT (key) DO UPDATE SET id = excluded.id, expires_at = excluded.expires_at"
+# How many rows a statement has: SQLite writes them faster than one by one, and lets go of the interpreter, and has to
+# get it back, once a statement. Few numbers, so that the statements stay prepared.
+_COUNTS = (64, 16, 4)
+_APPENDS = {count: _APPEND + ", ".join([_APPENDED] * count) for count in (1, *_COUNTS)}
+_POINTS = {count: _POINT + ", ".join([_POINTED] * count) + _REPOINT for count in (1, *_COUNTS)}
 
 
 class Group:
@@ -62,9 +70,12 @@ class Group:
         return Committed(self.revision, len(changes), tuple(records)), changes
 
     def write(self) -> None:
-        self._connection.executemany(_APPEND, self._rows)
-        points = ((key, row_id, record and record.expires_at) for key, (row_id, record) in self._newest.items())
-        self._connection.executemany(_POINT, points)
+        _insert(self._connection, _APPENDS, self._rows)
+        points = [
+            (key, row_id, None if record is None else record.expires_at)
+            for key, (row_id, record) in self._newest.items()
+        ]
+        _insert(self._connection, _POINTS, points)
 
     def keep(self) -> None:
         """It is committed."""
@@ -117,6 +128,16 @@ class Newest:
 def _size_bytes(state: State) -> int:
     record = state[1]
     return _OVERHEAD_BYTES + (len(record.value) if record else 0)
+
+
+def _insert(connection: sqlite3.Connection, statements: dict[int, str], rows: Sequence[tuple[Value, ...]]) -> None:
+    done, left = 0, len(rows)
+    for count in _COUNTS:
+        while left >= count:
+            connection.execute(statements[count], [*chain.from_iterable(rows[done : done + count])])
+            done, left = done + count, left - count
+    if left:
+        connection.executemany(statements[1], rows[done:])
 
 
 def _read_state(connection: sqlite3.Connection, key: bytes) -> State:

@@ -61,4 +61,5 @@ class RecentChanges:
 
 
 def _size_bytes(change: RecordChange) -> int:
-    return sum(len(state.value) for state in (change.record, change.previous) if state is not None)
+    record, previous = change.record, change.previous
+    return (len(record.value) if record is not None else 0) + (len(previous.value) if previous is not None else 0)

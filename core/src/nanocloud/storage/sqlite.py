@@ -96,25 +96,27 @@ class SqliteStorage(StorageProvider):
         return open_writer(self._database, max_size_bytes=self._max_size_bytes)
 
     async def transact(self, transaction: Transaction) -> Committed | Rejected:
-        request = Request(transaction, _size_bytes(transaction), self._ended)
+        request = Request(transaction, _size_bytes(transaction), self._ended, trio.lowlevel.current_task())
         self._writer.submit(request)
-        self._cache.begin_writing(_written(transaction))
-        try:
-            await request.done.wait()
-        except trio.Cancelled:
+        for operation in transaction.operations:
+            self._cache.begin_writing(operation.key)
+
+        def give_up(_: object) -> trio.lowlevel.Abort:
+            request.waiter = None
             self._writer.withdraw(request)
-            raise
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(give_up)
         if request.error is not None:
             raise again(request.error)
         assert request.outcome is not None
         return request.outcome
 
     def _ended(self, request: Request) -> None:
-        self._cache.end_writing(_written(request.transaction))
-        if isinstance(request.outcome, Committed):
-            for record in request.outcome.records:
-                if record is not None:
-                    self._cache.add(record)
+        operations, outcome = request.transaction.operations, request.outcome
+        records = outcome.records if isinstance(outcome, Committed) else (None,) * len(operations)
+        for operation, record in zip(operations, records, strict=True):
+            self._cache.end_writing(operation.key, record)
 
     async def get(self, key: bytes, *, revision: int | None = None) -> Record | None:
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -215,13 +217,10 @@ class SqliteStorage(StorageProvider):
         return await trio.to_thread.run_sync(run, limiter=self._threads)
 
 
-def _written(transaction: Transaction) -> list[bytes]:
-    return [operation.key for operation in transaction.operations]
-
-
 def _size_bytes(transaction: Transaction) -> int:
-    return sum(
-        len(operation.key) + len(operation.value)
-        for operation in transaction.operations
-        if isinstance(operation, RecordPut)
-    )
+    size_bytes = 0
+    for operation in transaction.operations:
+        size_bytes += len(operation.key)
+        if isinstance(operation, RecordPut):
+            size_bytes += len(operation.value)
+    return size_bytes

@@ -8,7 +8,7 @@ what any provider of a contract must keep, as pytest classes; the fakes pass the
 from nanocloud.testkit.binding import FakeBinding
 from nanocloud.testkit.calls import Calls
 from nanocloud.testkit.disk import FakeDisk
-from nanocloud.testkit.faults import Call, Fault, FaultChances, FaultPlan, Faults
+from nanocloud.testkit.faults import Call, CrashedError, Fault, FaultChances, FaultPlan, Faults
 from nanocloud.testkit.images import FakeImages
 from nanocloud.testkit.network import FakeNetwork
 from nanocloud.testkit.runtime import FakeContainer, FakeExec, FakeProgram, FakeRuntime
@@ -18,6 +18,7 @@ from nanocloud.testkit.volume import FakeVolume
 __all__ = [
     "Call",
     "Calls",
+    "CrashedError",
     "FakeBinding",
     "FakeContainer",
     "FakeDisk",

@@ -3,7 +3,7 @@
 ``faults.guard(provider, "network")`` gives the provider behind a gate: of the same contract, and every call of it is
 counted together with those of all others that the same ``Faults`` guards. What goes wrong is decided call by call,
 by a ``FaultPlan`` that names calls, by ``FaultChances`` that draws from a seed, or by any function from ``Call`` to
-``Fault``.
+``Fault``. A crash ends what runs in ``async with faults.life():`` as SIGKILL would.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import attrs
 import trio
 
+from nanocloud.concurrency import first_error
 from nanocloud.errors import ImageError, NanocloudError, ProviderError, UnavailableError
 from nanocloud.providers.base import Provider
 from nanocloud.providers.storage import Transaction
@@ -124,7 +125,10 @@ def injected_error(call: Call) -> NanocloudError:
 
 
 class Faults:
-    """Counts the calls of all that it guards and lets ``source`` decide what happens at each."""
+    """Counts the calls of all that it guards and lets ``source`` decide what happens at each.
+
+    From the beginning; where a server lives and dies several times, during each ``life``.
+    """
 
     def __init__(self, source: Callable[[Call], Fault] | None = None) -> None:
         self.source = source or FaultPlan()
@@ -136,22 +140,40 @@ class Faults:
         self.when_dead: list[Callable[[], None]] = []
         """Called in the moment of a crash: what the machine loses with the server."""
         self.watchers: list[Callable[[Call, Fault], None]] = []
+        self._striking = True
         self._scope: trio.CancelScope | None = None
+
+    @asynccontextmanager
+    async def life(self) -> AsyncIterator[None]:
+        """One life of a server, until the body ends or a crash ends it: a dead server's errors are nobody's."""
+        try:
+            with trio.CancelScope() as scope:
+                self.begin(scope)
+                yield
+        except CrashedError:
+            pass
+        except BaseExceptionGroup as group:
+            if not isinstance(first_error(group), CrashedError):
+                raise
+        finally:
+            self.end()
 
     def begin(self, scope: trio.CancelScope) -> None:
         """A life of the server begins: calls are counted anew, faults strike, and a crash cancels ``scope``."""
-        self.taken, self._scope = 0, scope
+        self.taken, self._striking, self._scope = 0, True, scope
 
     def end(self) -> None:
-        self.dead, self._scope = False, None
+        """It is over: until the next one begins no call is counted and no fault strikes."""
+        self.dead, self._striking, self._scope = False, False, None
 
     def crash(self) -> None:
         """Die here and now, as by SIGKILL."""
-        if self._scope is not None and not self.dead:
+        if self._striking and not self.dead:
             self.dead = True
             for lose in self.when_dead:
                 lose()
-            self._scope.cancel()
+            if self._scope is not None:
+                self._scope.cancel()
 
     def require_life(self) -> None:
         """Raises CrashedError once the server is dead."""
@@ -169,7 +191,7 @@ class Faults:
     async def before(self, provider: str, method: str, subject: str, *, counts: bool = True) -> Fault:
         """A call begins: count it, take its time, and raise what strikes before it has any effect."""
         self.require_life()
-        if not counts or self._scope is None:
+        if not counts or not self._striking:
             return NOTHING
         fault = self._meet(Call(self.taken + 1, provider, method, subject))
         if fault.delay_seconds:
@@ -226,7 +248,7 @@ def _member(provider: Any, name: str, member: str, declared: Any, faults: Faults
     if inspect.iscoroutinefunction(declared):
 
         async def call(_: object, *args: Any, **kwargs: Any) -> Any:
-            fault = await faults.before(name, member, _subject(args), counts=counts)
+            fault = await faults.before(name, member, _subject((*args, *kwargs.values())), counts=counts)
             answer = await method(*args, **kwargs)
             faults.after(fault)
             return answer
@@ -235,7 +257,7 @@ def _member(provider: Any, name: str, member: str, declared: Any, faults: Faults
 
     @asynccontextmanager
     async def enter(_: object, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-        fault = await faults.before(name, member, _subject(args), counts=counts)
+        fault = await faults.before(name, member, _subject((*args, *kwargs.values())), counts=counts)
         async with method(*args, **kwargs) as value:
             faults.after(fault)
             yield value

@@ -51,7 +51,7 @@ class FakeImages(ImageProvider):
     def add(
         self, reference: str, config: ImageConfig | None = None, *, layers: tuple[Path, ...] = (), description: str = ""
     ) -> Image:
-        """Make an image known. A reference without ``/`` and ``:`` is a catalog service too.
+        """Make an image known. A reference without ``/`` and ``:`` is a service of the catalogue too.
 
         ``layers`` are given back when the image is unpacked; none: a folder that does not exist.
         """

@@ -18,7 +18,12 @@ from nanocloud_dockyard.builder import Builder, BuildError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-app = typer.Typer(help="The catalogue of services, and their images.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="The catalogue of services, and their images.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
+)
 
 
 @app.callback()
@@ -117,7 +122,7 @@ def push(
         str, typer.Argument(metavar="REGISTRY/REPO[:TAG]", help="Where it goes; tag: latest.", show_default=False)
     ],
 ) -> None:
-    """Push an image to a registry; what the registry has already is left out."""
+    """Push an image to a registry. What the registry has already is left out."""
     from nanocloud_dockyard.pushing import push_image
 
     pushed = push_image(load(), image, target)
@@ -126,7 +131,7 @@ def push(
 
 @app.command("list")
 def list_services(output: Annotated[str, typer.Option("--output", "-o", help="table or json.")] = "table") -> None:
-    """The services that can be installed, and whether their images are here."""
+    """The services that can be installed. Says whether their images are here."""
     from nanocloud_dockyard.settings import DockyardConfig
 
     if output not in ("table", "json"):
@@ -150,7 +155,7 @@ def show(
     service: Annotated[str, typer.Argument(help="A service of the catalogue.", show_default=False)],
     output: Annotated[str, typer.Option("--output", "-o", help="table, markdown or json.")] = "table",
 ) -> None:
-    """A service's options, defaults and choices, what it needs and what it exports."""
+    """A service's options and exports. Also its defaults and choices, and what it needs."""
     if output not in ("table", "markdown", "json"):
         raise UsageError(f"--output is {output!r}; allowed: table, markdown, json")
     if service not in recipes.services():
@@ -204,7 +209,7 @@ def check(
     timeout: Annotated[int, typer.Option("--timeout", help="Seconds for each installation to become ready.")] = 300,
     output: Annotated[str, typer.Option("--output", "-o", help="table or json.")] = "table",
 ) -> int:
-    """Look at images and install each with every choice; prints what was found and the level that is reached."""
+    """Hold images against the rules. Installs each with every choice; prints findings and the level that is reached."""
     from nanocloud.client.api import Api
     from nanocloud.client.endpoint import find_endpoint
     from nanocloud_dockyard.check.checking import Checker

@@ -38,7 +38,9 @@ class Console:
     @property
     def was_called(self) -> bool:
         """Whether crun has connected, be it that nobody has looked yet."""
-        return self._called or bool(select.select([self._listener], [], [], 0)[0])
+        poll = select.poll()  # select itself knows no descriptor above 1,023
+        poll.register(self._listener, select.POLLIN)
+        return self._called or bool(poll.poll(0))
 
     async def receive(self) -> int | None:
         """Wait for the master; None where crun hangs up without sending it."""

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from nanocloud.controllers.uninstall import INSTALLED_FOR
-from nanocloud.kubelet.binding_order import has_begun, is_revocation
+from nanocloud.kubelet.binding_order import MAX_ATTEMPTS, has_begun, is_revocation
 from nanocloud.kubelet.prepare import volume_id
 from nanocloud.kubelet.translate import POD_UID, owner_of, pods_folder, sandbox_id
-from nanocloud.models.binding import BINDING
+from nanocloud.models.binding import BINDING, BindingPhase
 from nanocloud.models.binding import spec_of as binding_spec_of
+from nanocloud.models.binding import status_of as binding_status_of
 from nanocloud.models.bundle import BUNDLE
 from nanocloud.models.core import CONFIG_MAP, PERSISTENT_VOLUME_CLAIM, SECRET
 from nanocloud.models.meta import annotations_of, condition_is_true, is_deleting, name_of, uid_of
@@ -247,6 +248,18 @@ def addresses_and_ports_are_given_once(network: FakeNetwork) -> Iterator[str]:
 # ---- bindings --------------------------------------------------------------------------------------------------------
 
 
+def every_binding_has_come_to_an_end(scene: Scene) -> Iterator[str]:
+    """Done or given up, also where nobody waits for it; only one whose target does not run still has to."""
+    for binding in scene.bindings:
+        spec, status = binding_spec_of(binding), binding_status_of(binding)
+        target: Object = scene.bundles.get(spec.target, {}).get("status") or {}
+        phase, attempts = status.get("phase"), int(status.get("attempts", 0))
+        is_given_up = attempts >= MAX_ATTEMPTS and phase != BindingPhase.RUNNING.value
+        has_ended = not is_revocation(spec) and (is_given_up or phase == BindingPhase.COMPLETED.value)
+        if target.get("phase") == "Running" and not has_ended:
+            yield f"{name_of(binding)} is {phase} after {attempts} attempts although {spec.target} runs"
+
+
 def what_is_recorded_as_bound_is_bound(scene: Scene) -> Iterator[str]:
     for name, profile in scene.profiles.items():
         for step, record in profile.bindings.items():
@@ -303,6 +316,7 @@ PROMISES = (
     every_log_is_of_a_pod,
     a_running_bundle_has_one_running_container,
     names_lead_to_the_pods,
+    every_binding_has_come_to_an_end,
     what_is_recorded_as_bound_is_bound,
     every_account_belongs_to_somebody,
 )

@@ -82,7 +82,7 @@ class Providers:
 
 
 class Simulation:
-    """One machine with wordpress and mariadb in its catalog."""
+    """One machine with wordpress and mariadb in its catalogue."""
 
     keep_revisions = KEEP_REVISIONS
     """Of the keyspace, before it compacts."""
@@ -99,6 +99,7 @@ class Simulation:
         self.clock_offset_seconds = 0.0
         """How far the server's wall clock is from the fakes'; a test may set it at any time."""
         self.faults, self.disk = Faults(), FakeDisk()
+        self.faults.end()  # no server lives yet
         self.faults.when_dead.append(self.disk.crash)
         self.images, self.network = FakeImages(), FakeNetwork()
         self.runtime, self.volume = FakeRuntime(), FakeVolume(folder / "volumes")
@@ -120,7 +121,7 @@ class Simulation:
     def add_image(
         self, name: str, settings: Settings, *, exports: Settings | None = None, ready_script: bool = True
     ) -> Image:
-        """Add a service to the catalog; ``ready_script`` says whether its image holds one for the kubelet to run."""
+        """Add a service to the catalogue; ``ready_script`` says whether its image holds one for the kubelet to run."""
         layer = self.folder / "layers" / name
         script = layer / READY_COMMAND.lstrip("/")
         script.parent.mkdir(parents=True, exist_ok=True)

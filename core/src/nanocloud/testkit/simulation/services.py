@@ -119,7 +119,7 @@ class Databases:
 
 
 def stock(machine: Simulation) -> Databases:
-    """Fill the machine's catalog, and let its databases answer binding commands."""
+    """Fill the machine's catalogue, and let its databases answer binding commands."""
     for name, service in SERVICES.items():
         machine.add_image(name, service.settings, exports=service.exports, ready_script=name == "mariadb")
     databases = Databases(machine)

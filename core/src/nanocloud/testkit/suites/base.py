@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
@@ -43,14 +45,22 @@ class ProviderSuite(Generic[P]):
     @pytest.fixture
     def make_provider(self) -> Callable[[], P]:
         """Builds a provider that is not open; every call, one over the same folders."""
-        raise TypeError(f"{type(self).__name__} must define the fixture make_provider")
+        pytest.fail(f"{type(self).__name__} must define the fixture make_provider", pytrace=False)
+
+    @pytest.fixture
+    def untouched(self, make_provider: Callable[[], P], tmp_path: Path) -> list[Path]:
+        """What the test's folder has before the first provider is built."""
+        return sorted(tmp_path.rglob("*"))
 
     @pytest.fixture(autouse=True)
-    def cleared_away(self, make_provider: Callable[[], P]) -> Iterator[None]:
-        """Purges what the test left, where the provider can.
+    def cleared_away(self, make_provider: Callable[[], P], untouched: list[Path]) -> Iterator[None]:
+        """Looks at what the author's fixture builds, before a sentence is blamed for it; purges what the test left,
+        where the provider can.
 
         Not an async fixture: pytest-trio runs those only where a test or another fixture names them.
         """
+        if wrong := _wrong_with(make_provider, self.contract):
+            pytest.fail(f"{type(self).__name__}: {wrong}", pytrace=False)
         yield
         unopened: Provider = make_provider()
         if isinstance(unopened, Removable):
@@ -92,11 +102,12 @@ class ProviderSuite(Generic[P]):
         assert set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
         assert name[0] != "-" != name[-1]
 
-    async def test_building_one_touches_nothing(self, make_provider: Callable[[], P], tmp_path: Path) -> None:
+    async def test_building_one_touches_nothing(
+        self, make_provider: Callable[[], P], untouched: list[Path], tmp_path: Path
+    ) -> None:
         """Building one must not touch the host; ``lifespan`` does."""
-        before = sorted(tmp_path.rglob("*"))
         make_provider()
-        assert sorted(tmp_path.rglob("*")) == before
+        assert sorted(tmp_path.rglob("*")) == untouched
 
     async def test_opens_again_after_it_was_closed(self, make_provider: Callable[[], P]) -> None:
         """The node opens a provider before it calls any other method, closes it when it ends, and may open it again."""
@@ -119,3 +130,20 @@ class ProviderSuite(Generic[P]):
 async def _purge(provider: Removable) -> None:
     with trio.fail_after(CLEANUP_SECONDS):
         await provider.purge()
+
+
+def _wrong_with(make_provider: object, contract: str) -> str:
+    """What an author mistook in the fixture or in the shape of the provider, in one line; else nothing."""
+    if not callable(make_provider):
+        return f"make_provider must give a callable that builds a provider; it gave {make_provider!r}"
+    made = make_provider()
+    wanted = f"{contract.capitalize()}Provider"
+    if inspect.iscoroutine(made):
+        made.close()
+        return "what make_provider gives must not be async: building a provider touches nothing, lifespan does"
+    if not isinstance(made, getattr(importlib.import_module(f"nanocloud.providers.{contract}"), wanted)):
+        return f"what make_provider gives must build a {wanted}; it built {made!r}"
+    lifespan = type(made).lifespan
+    if inspect.isasyncgenfunction(lifespan) or inspect.iscoroutinefunction(lifespan):
+        return f"{type(made).__name__}.lifespan must be decorated with @asynccontextmanager and yield once"
+    return ""

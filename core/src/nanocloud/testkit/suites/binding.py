@@ -26,7 +26,7 @@ LIMIT_SECONDS = 900
 LIMIT_CHARACTERS = 1024 * 1024
 
 # Commands of the target's image.
-SAY, FAIL, HANG, FLOOD = "say", "fail", "hang", "flood"
+SAY, FAIL, HANG, FLOOD, DRIP = "say", "fail", "hang", "flood", "drip"
 
 
 @attrs.define(eq=False)
@@ -51,6 +51,11 @@ class Target:
                 await trio.sleep_forever()
             case "fail":
                 return 4
+            case "drip":
+                for secret in call.spec.secrets:
+                    for piece in (b"<", secret[: len(secret) // 2], secret[len(secret) // 2 :], b">\xff"):
+                        await call.stdout.send_all(piece)
+                        await trio.sleep(0.1)
             case "flood":
                 for _ in range(20):
                     await call.stdout.send_all(b"x" * (LIMIT_CHARACTERS // 10))
@@ -118,9 +123,11 @@ class BindingProviderSuite(ProviderSuite[BindingProvider]):
     async def test_a_container_that_does_not_run_is_a_failure(self, provider: BindingProvider, target: Target) -> None:
         """A container that does not run is a failure of the command."""
         target.runtime.exit(TARGET, 0)
-        outcome = await self.run(provider, self.call(target, SAY))
-        assert (outcome.result, outcome.exit_code) == (BindingResult.FAILED, None)
-        assert outcome.output
+        for _ in ("it has ended", "it is gone"):
+            outcome = await self.run(provider, self.call(target, SAY))
+            assert (outcome.result, outcome.exit_code) == (BindingResult.FAILED, None)
+            assert outcome.output
+            await target.runtime.remove(TARGET)
 
     async def test_a_command_that_hangs_is_killed(self, provider: BindingProvider, target: Target) -> None:
         """No run outlasts the time limit, which is the provider's own, at most 900 seconds; a command that would is
@@ -184,6 +191,14 @@ class BindingProviderSuite(ProviderSuite[BindingProvider]):
         outcome = await self.run(provider, self.call(target, FLOOD))
         assert outcome.result is BindingResult.COMPLETED
         assert len(outcome.output) <= LIMIT_CHARACTERS
+
+    async def test_output_is_masked_however_it_comes(self, provider: BindingProvider, target: Target) -> None:
+        """Standard output and error together, clipped to 1 MiB, with every secret argument masked."""
+        # In pieces, beside bytes that are no text, and with a secret that is nothing.
+        outcome = await self.run(provider, self.call(target, DRIP, SECRET.encode(), b"", b"another"))
+        assert outcome.result is BindingResult.COMPLETED
+        assert not any(secret in outcome.output for secret in (SECRET, "another"))
+        assert len(outcome.output) < 100
 
     async def test_an_outcome_says_when(self, provider: BindingProvider, target: Target) -> None:
         """Seconds since the epoch."""

@@ -34,10 +34,13 @@ EXIT_7 = ("/bin/sh", "-c", "exit 7")
 SAY = ("/bin/sh", "-c", "echo one; echo two >&2; exit 0")
 SHOW = ("/bin/sh", "-c", 'echo "$A"; echo "$PWD"; cat /proc/sys/kernel/hostname')
 WRITE = ("/bin/sh", "-c", "cat /written; echo new > /written; cat /written")
+LATE = ("/bin/sh", "-c", "while [ ! -e /mounted/go ]; do sleep 0.05; done; echo late; exit 7")
+"""Speaks and ends once the host has made a file in what is mounted."""
 MISSING = ("/bin/no-such-program",)
 CAT = ("/bin/cat",)
 CAT_FILE = ("/bin/cat", "/etc/projected")
 CAT_MOUNT = ("/bin/cat", "/mounted/data")
+OVERWRITE = ("/bin/sh", "-c", "for f in /mounted/data /etc/projected; do (echo x > $f) 2>/dev/null || echo no; done")
 CAT_SECRETS = ("/bin/cat", "/dev/fd/4", "/dev/fd/3")
 STATUS = ("/bin/cat", "/proc/self/status")
 SHOW_A = ("/bin/sh", "-c", 'echo "$A"')
@@ -55,7 +58,9 @@ class ContainerSuite(ProviderSuite[RuntimeProvider]):
 
     @pytest.fixture
     def layers(self) -> tuple[Path, ...]:
-        raise TypeError(f"{type(self).__name__} must define the fixture layers")
+        pytest.fail(
+            f"{type(self).__name__} must define the fixture layers: an unpacked image with a shell", pytrace=False
+        )
 
     @pytest.fixture
     def spec(self, layers: tuple[Path, ...], tmp_path: Path) -> Callable[..., ContainerSpec]:

@@ -99,7 +99,7 @@ class ImageProviderSuite(ProviderSuite[ImageProvider]):
     async def test_a_pinned_image_is_found_whatever_its_tag_says_now(
         self, provider: ImageProvider, source: ImageSource, published: Published
     ) -> None:
-        """Shape of ``reference``: a catalog service (``mariadb``), a registry reference (``host[:port]/name[:tag]``,
+        """Shape of ``reference``: a catalogue service (``mariadb``), a registry reference (``host[:port]/name[:tag]``,
         ``...@sha256:...``), an OCI layout folder (``oci:/path[:tag]``) or archive (``oci-archive:/path[:tag]``)."""
         moved = source.publish("v1", BASE, {"new": b"new"}, config={})
         assert (await provider.resolve(published.reference)).digest == moved.digest
@@ -107,8 +107,8 @@ class ImageProviderSuite(ProviderSuite[ImageProvider]):
         assert (pinned.digest, pinned.config) == (published.digest, READ)
 
     async def test_an_unknown_image_is_not_found(self, provider: ImageProvider, published: Published) -> None:
-        """NotFoundError: no such service or image; a catalog name lists near matches, a recipe that is not built says
-        how to build it."""
+        """NotFoundError: no such service or image; a service's name lists near matches, a recipe that is not built
+        says how to build it."""
         for reference in (f"{published.reference}-not", "no-such-service"):
             with pytest.raises(NotFoundError):
                 await provider.resolve(reference)
@@ -160,6 +160,18 @@ class ImageProviderSuite(ProviderSuite[ImageProvider]):
         assert (found.layers, found.image.config) == (unpacked.layers, READ)
         self.check_whole(found)
 
+    async def test_an_image_is_here_for_the_next_server(
+        self, make_provider: Callable[[], ImageProvider], source: ImageSource, published: Published
+    ) -> None:
+        """The image with that manifest digest, without any network, if all of it is here."""
+        async with make_provider() as first:
+            unpacked = await self.ensured(first, published.reference)
+        source.withdraw()
+        async with make_provider() as second:
+            found = await second.local(published.digest)
+        assert (found.layers, found.image.config) == (unpacked.layers, READ)
+        self.check_whole(found)
+
     async def test_an_image_that_is_not_here_is_not_found(self, provider: ImageProvider, published: Published) -> None:
         """NotFoundError: it is not here whole."""
         for digest in (published.digest, Digest("sha256:" + "0" * 64)):
@@ -180,6 +192,31 @@ class ImageProviderSuite(ProviderSuite[ImageProvider]):
                     nursery.start_soon(ensure)
         assert [each.layers for each in found] == [found[0].layers] * 5
         self.check_whole(found[0])
+
+    @pytest.mark.parametrize("steps", [1, 4, 16, 64])
+    async def test_who_gives_up_disturbs_no_other(
+        self, provider: ImageProvider, published: Published, steps: int
+    ) -> None:
+        """Concurrent calls for one layer share the work."""
+        image = await provider.resolve(published.reference)
+        found: list[UnpackedImage] = []
+
+        async def ensure(scope: trio.CancelScope) -> None:
+            with scope:
+                found.append(await provider.ensure(image))
+
+        first = trio.CancelScope()
+        with trio.fail_after(LIMIT_SECONDS):
+            async with trio.open_nursery() as nursery:
+                for scope in (first, trio.CancelScope(), trio.CancelScope()):
+                    nursery.start_soon(ensure, scope)
+                    await trio.lowlevel.checkpoint()
+                for _ in range(steps):
+                    await trio.lowlevel.checkpoint()
+                first.cancel()
+        assert len(found) >= 2
+        for unpacked in found:
+            self.check_whole(unpacked)
 
     async def test_progress_is_reported(self, provider: ImageProvider, published: Published) -> None:
         """Called often and cheaply while layers arrive; must not block."""

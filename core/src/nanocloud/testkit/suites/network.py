@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+from contextlib import contextmanager
+from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
@@ -22,11 +24,12 @@ from nanocloud.testkit.suites.base import ProviderSuite
 from nanocloud.testkit.suites.cancelling import cancel_at_every_await
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from nanocloud.providers.network import IPAddress
 
 WEB, DB = SandboxId("web-0"), SandboxId("db-0")
+LOOPBACK = IPv4Address("127.0.0.1")
 LIMIT_SECONDS = 60
 """More than any single step takes; a network that hangs fails instead of hanging the run."""
 
@@ -48,6 +51,12 @@ class NetworkProviderSuite(ProviderSuite[NetworkProvider]):
     ) -> tuple[int, set[IPAddress]]:
         """Response code and addresses of a name, asked from inside the sandbox."""
         return await inside.within(network.namespace_path, lambda: inside.ask(network.nameservers[0], name))
+
+    @contextmanager
+    def program_at(self, provider: NetworkProvider, port: int) -> Iterator[None]:
+        """A program of the host that listens at a TCP port."""
+        with socket.create_server(("", port)):
+            yield
 
     # Attaching
 
@@ -111,11 +120,12 @@ class NetworkProviderSuite(ProviderSuite[NetworkProvider]):
     @pytest.mark.parametrize(
         "changed",
         [
-            {"sandbox": "../escape"}, {"sandbox": "Upper"}, {"sandbox": "x" * 64}, {"sandbox": ""}, {"owner": "web"},
+            {"sandbox": "../escape"}, {"sandbox": "Upper"}, {"sandbox": "x" * 64}, {"sandbox": ""},
+            {"sandbox": "web\n"}, {"owner": "web"},
             {"ports": (PortMapping(host_port=0, container_port=80),)},
             {"ports": (PortMapping(host_port=80, container_port=65536),)},
         ],
-        ids=["path", "upper-case", "too-long", "empty", "owner", "host-port", "container-port"],
+        ids=["path", "upper-case", "too-long", "empty", "line", "owner", "host-port", "container-port"],
     )  # fmt: skip
     async def test_what_cannot_be_is_refused_and_makes_nothing(
         self, provider: NetworkProvider, changed: dict[str, Any]
@@ -124,6 +134,14 @@ class NetworkProviderSuite(ProviderSuite[NetworkProvider]):
         with pytest.raises(InvalidError):
             await provider.attach(attrs.evolve(self.spec(WEB), **changed))
         assert list(await provider.list()) == []
+
+    async def test_the_longest_ids_are_told_apart(self, provider: NetworkProvider) -> None:
+        """``[a-z0-9][a-z0-9.-]{0,62}``; one pod sandbox."""
+        ids = [SandboxId("long.name-" + "x" * 52 + last) for last in "ab"]
+        made = [await provider.attach(self.spec(sandbox)) for sandbox in ids]
+        assert [network.sandbox for network in made] == ids
+        await provider.detach(ids[0])
+        assert list(await provider.list()) == made[1:]
 
     async def test_sandboxes_are_attached_side_by_side(self, provider: NetworkProvider) -> None:
         """They are safe to call concurrently for different objects."""
@@ -159,6 +177,23 @@ class NetworkProviderSuite(ProviderSuite[NetworkProvider]):
 
         with trio.fail_after(LIMIT_SECONDS):
             await cancel_at_every_await(lambda: provider.attach(spec), look)
+
+    async def test_a_cancelled_detach_can_be_done_again(self, provider: NetworkProvider) -> None:
+        """A cancelled call leaves nothing behind, or something that calling it again, ``list`` and ``remove`` put
+        right; the provider stays usable."""
+        spec = self.spec(WEB, self.published)
+        first = await provider.attach(spec)
+
+        async def look() -> None:
+            assert list(await provider.list()) in ([], [first])
+            await provider.detach(WEB)
+            assert list(await provider.list()) == []
+            await provider.attach(self.spec(DB, self.published))  # nothing holds the port
+            await provider.detach(DB)
+            assert await provider.attach(spec) == first
+
+        with trio.fail_after(LIMIT_SECONDS):
+            await cancel_at_every_await(lambda: provider.detach(WEB), look)
 
     # Detaching
 
@@ -196,6 +231,21 @@ class NetworkProviderSuite(ProviderSuite[NetworkProvider]):
         await provider.attach(self.spec(DB))
         again = await provider.attach(self.spec(SandboxId("web-1"), owner="default/web"))
         assert again.addresses == before.addresses
+
+    async def test_owner_gets_the_same_address_from_the_next_server(
+        self, make_provider: Callable[[], NetworkProvider]
+    ) -> None:
+        """Addresses are sticky: an ``owner`` gets the same address again while nobody else needs it, so names keep
+        their meaning over restarts."""
+
+        async def attach_and_detach(provider: NetworkProvider, tell: Callable[[str], None]) -> None:
+            tell(repr((await provider.attach(self.spec(WEB))).addresses))
+            await provider.detach(WEB)
+
+        [before] = await self.end_abruptly(make_provider, attach_and_detach)
+        async with make_provider() as second:
+            await second.attach(self.spec(DB))
+            assert repr((await second.attach(self.spec(WEB))).addresses) == before
 
     async def test_release_of_an_unknown_owner_is_no_error(self, provider: NetworkProvider) -> None:
         """Unknown owners are no error."""
@@ -235,6 +285,40 @@ class NetworkProviderSuite(ProviderSuite[NetworkProvider]):
         for named in (str(self.host_port), WEB):
             assert named in str(caught.value)
         assert list(await provider.list()) == [web]
+
+    async def test_one_of_many_who_want_a_host_port_gets_it(self, provider: NetworkProvider) -> None:
+        """PortInUseError: a host port is held by another sandbox or by a program of the host; names port and holder."""
+        made: list[SandboxNetwork] = []
+        refused: list[SandboxId] = []
+
+        async def attach(sandbox: SandboxId) -> None:
+            try:
+                made.append(await provider.attach(self.spec(sandbox, self.published)))
+            except PortInUseError:
+                refused.append(sandbox)
+
+        with trio.fail_after(LIMIT_SECONDS):
+            async with trio.open_nursery() as nursery:
+                for number in range(3):
+                    nursery.start_soon(attach, SandboxId(f"web-{number}"))
+        assert (len(made), len(refused)) == (1, 2)
+        assert list(await provider.list()) == made
+
+    async def test_a_host_port_of_a_program_is_refused_and_nothing_attached(self, provider: NetworkProvider) -> None:
+        """PortInUseError: a host port is held by another sandbox or by a program of the host; names port and holder."""
+        with self.program_at(provider, self.host_port), pytest.raises(PortInUseError, match=str(self.host_port)):
+            await provider.attach(self.spec(WEB, self.published))
+        assert list(await provider.list()) == []
+        assert (await provider.attach(self.spec(WEB, self.published))).ports == (self.published,)
+
+    async def test_every_address_is_loopback_too(self, provider: NetworkProvider) -> None:
+        """None: every address of the node, loopback too."""
+        everywhere, loopback = self.published, attrs.evolve(self.published, host_ip=LOOPBACK)
+        for first, second in ((everywhere, loopback), (loopback, everywhere)):
+            await provider.attach(self.spec(WEB, first))
+            with pytest.raises(PortInUseError, match=WEB):
+                await provider.attach(self.spec(DB, second))
+            await provider.detach(WEB)
 
     async def test_one_number_serves_tcp_and_udp(self, provider: NetworkProvider) -> None:
         """A number of one protocol is free while the other one's is held."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from nanocloud.errors import AlreadyExistsError, InvalidError, NotFoundError, ProviderError
 from nanocloud.providers.runtime import (
@@ -14,6 +16,8 @@ from nanocloud.providers.runtime import (
     ContainerSpec,
     ContainerState,
     ExecSpec,
+    Mount,
+    ProjectedFile,
     RuntimeProvider,
 )
 from nanocloud.testkit.suites.cancelling import cancel_at_every_await
@@ -25,6 +29,7 @@ from nanocloud.testkit.suites.containers import (
     CAT,
     EXIT_7,
     JOB,
+    LATE,
     LIMIT_SECONDS,
     MISSING,
     ON_SIGNAL,
@@ -53,9 +58,10 @@ class RuntimeProviderSuite(RuntimeExecSuite, RuntimeViewSuite):
 
     async def test_labels_are_given_back(self, provider: RuntimeProvider, spec: Callable[..., ContainerSpec]) -> None:
         """Kept by the runtime and given back by ``list``; the kubelet finds its pods again by them."""
-        await provider.create(spec())
+        labels = {"nanocloud.io/pod": "web-0", "a": "", "b": "x=1,\ny ü\t'\""}
+        await provider.create(attrs.evolve(spec(), labels=labels))
         [status] = await provider.list()
-        assert dict(status.labels) == spec().labels
+        assert dict(status.labels) == labels
 
     async def test_taken_id_is_refused(self, provider: RuntimeProvider, spec: Callable[..., ContainerSpec]) -> None:
         """AlreadyExistsError: the id is taken."""
@@ -66,9 +72,16 @@ class RuntimeProviderSuite(RuntimeExecSuite, RuntimeViewSuite):
 
     @pytest.mark.parametrize(
         "fields",
-        [{"argv": ()}, {"id": "../escape"}, {"id": "x" * 64}, {"working_directory": "here"}, {"tmpfs": ("here",)}],
-        ids=["argv", "path", "too-long", "working-directory", "tmpfs"],
-    )
+        [
+            {"argv": ()}, {"id": "../escape"}, {"id": "x" * 64}, {"id": ""}, {"id": "Upper"}, {"id": "web\n"},
+            {"working_directory": "here"}, {"tmpfs": ("here",)},
+            {"mounts": (Mount(source=Path("/tmp"), target="here"),)},
+            {"files": (ProjectedFile(path="here", content=b""),)},
+        ],
+        ids=[
+            "argv", "path", "too-long", "empty", "upper-case", "line", "working-directory", "tmpfs", "mount", "file",
+        ],
+    )  # fmt: skip
     async def test_what_cannot_be_is_refused_and_makes_nothing(
         self, provider: RuntimeProvider, spec: Callable[..., ContainerSpec], fields: dict[str, Any]
     ) -> None:
@@ -76,6 +89,34 @@ class RuntimeProviderSuite(RuntimeExecSuite, RuntimeViewSuite):
         with pytest.raises(InvalidError):
             await provider.create(attrs.evolve(spec(), **fields))
         assert list(await provider.list()) == []
+
+    async def test_a_user_the_image_does_not_have_is_refused(
+        self, provider: RuntimeProvider, spec: Callable[..., ContainerSpec]
+    ) -> None:
+        """InvalidError: a field that cannot be used: a user the image does not have, an empty argv, a relative path."""
+        for user in ("no-such-user", "0:no-such-group"):
+            with pytest.raises(InvalidError, match="no-such"):
+                await provider.create(spec(user=user))
+        assert list(await provider.list()) == []
+
+    async def test_a_failed_create_leaves_no_container(
+        self, provider: RuntimeProvider, spec: Callable[..., ContainerSpec], tmp_path: Path
+    ) -> None:
+        """Undoes itself on failure or cancellation."""
+        with pytest.raises(ProviderError):
+            await provider.create(attrs.evolve(spec(), layers=(tmp_path / "no-such-layer",)))
+        assert list(await provider.list()) == []
+        await provider.create(spec())
+
+    async def test_the_longest_ids_are_told_apart(
+        self, provider: RuntimeProvider, spec: Callable[..., ContainerSpec]
+    ) -> None:
+        """``[a-z0-9][a-z0-9.-]{0,62}``; chosen by the caller, unique on the node."""
+        one, other = (ContainerId("long.name-" + "x" * 52 + last) for last in "ab")
+        async with self.running(provider, spec(EXIT_7, container=one)), self.running(provider, spec(container=other)):
+            assert (await provider.wait(one)).code == 7
+            states = {status.id: status.state for status in await provider.list()}
+            assert states == {one: ContainerState.EXITED, other: ContainerState.RUNNING}
 
     async def test_a_cancelled_create_leaves_no_container(
         self, provider: RuntimeProvider, spec: Callable[..., ContainerSpec]
@@ -140,6 +181,24 @@ class RuntimeProviderSuite(RuntimeExecSuite, RuntimeViewSuite):
         """Repeats safely while it runs."""
         async with self.running(provider, spec()) as started:
             assert await provider.start(WEB) == started
+
+    async def test_a_cancelled_start_can_be_done_again_or_undone(
+        self, provider: RuntimeProvider, spec: Callable[..., ContainerSpec]
+    ) -> None:
+        """A cancelled call leaves nothing behind, or something that calling it again, ``list`` and ``remove`` put
+        right; the provider stays usable."""
+
+        async def look() -> None:
+            [status] = await provider.list()
+            if status.state is not ContainerState.EXITED:  # what a cancelled start began may have been killed
+                assert (await provider.start(WEB)).state is ContainerState.RUNNING
+            await provider.remove(WEB)
+            assert list(await provider.list()) == []
+            await provider.create(spec())
+
+        await provider.create(spec())
+        with trio.fail_after(LIMIT_SECONDS):
+            await cancel_at_every_await(lambda: provider.start(WEB), look)
 
     async def test_a_container_runs_once(self, provider: RuntimeProvider, spec: Callable[..., ContainerSpec]) -> None:
         """ProviderError: it has ended; a container runs once."""
@@ -244,6 +303,42 @@ class RuntimeProviderSuite(RuntimeExecSuite, RuntimeViewSuite):
         async with self.running(provider, spec(EXIT_7)):
             assert (await provider.wait(WEB)).code == 7
 
+    async def test_who_waits_for_a_removed_container_is_told(
+        self, provider: RuntimeProvider, spec: Callable[..., ContainerSpec]
+    ) -> None:
+        """Wait until the container ends; at once if it has."""
+        codes: list[int] = []
+
+        async def wait() -> None:
+            try:
+                codes.append((await provider.wait(WEB)).code)
+            except NotFoundError:
+                codes.append(137)
+
+        async with self.running(provider, spec()), trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await wait_all_tasks_blocked(0.01)
+            await provider.remove(WEB)
+        assert codes == [137]
+
+    async def test_a_cancelled_remove_can_be_done_again(
+        self, provider: RuntimeProvider, spec: Callable[..., ContainerSpec]
+    ) -> None:
+        """A cancelled call leaves nothing behind, or something that calling it again, ``list`` and ``remove`` put
+        right; the provider stays usable."""
+
+        async def look() -> None:
+            await provider.remove(WEB)
+            assert list(await provider.list()) == []
+            await provider.create(spec())
+            await provider.start(WEB)
+
+        with trio.fail_after(LIMIT_SECONDS):
+            await provider.create(spec())
+            await provider.start(WEB)
+            await cancel_at_every_await(lambda: provider.remove(WEB), look)
+            await provider.remove(WEB)
+
     async def test_removing_repeats(self, provider: RuntimeProvider, spec: Callable[..., ContainerSpec]) -> None:
         """Unknown ids are no error."""
         await provider.create(spec())
@@ -295,6 +390,29 @@ class RuntimeProviderSuite(RuntimeExecSuite, RuntimeViewSuite):
                 assert (await second.stop(WEB, grace_seconds=0)).code == 137
                 for container in (WEB, JOB):
                     await second.remove(container)
+
+    async def test_containers_speak_and_end_without_a_server(
+        self, make_provider: Callable[[], RuntimeProvider], spec: Callable[..., ContainerSpec], tmp_path: Path
+    ) -> None:
+        """Containers outlive the server: after a crash a new provider over the same folders lists them with the same
+        pids, and knows the exit code of those that ended meanwhile. The container's standard output and error are
+        appended to ``ContainerSpec.log_path`` in the CRI log format (``<RFC 3339 nanoseconds> stdout|stderr F|P
+        <text>``) without the server's help."""
+        (tmp_path / "volume").mkdir()
+        late = spec(LATE, mounts=(Mount(source=tmp_path / "volume", target="/mounted"),))
+
+        async def run(provider: RuntimeProvider, _: Callable[[str], None]) -> None:
+            await provider.create(late)
+            await provider.start(WEB)
+
+        with trio.fail_after(LIMIT_SECONDS):
+            await self.end_abruptly(make_provider, run)
+            (tmp_path / "volume" / "go").touch()
+            while logged(late.log_path) != [("stdout", "late")]:  # noqa: ASYNC110 - there is no server to be asked
+                await trio.sleep(0.02)
+            async with make_provider() as second:
+                assert (await second.wait(WEB)).code == 7
+                await second.remove(WEB)
 
     async def test_closing_leaves_containers_alone(
         self, make_provider: Callable[[], RuntimeProvider], spec: Callable[..., ContainerSpec]

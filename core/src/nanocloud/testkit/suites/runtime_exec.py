@@ -24,6 +24,7 @@ from nanocloud.testkit.suites.containers import (
     CAT_SECRETS,
     EXIT_7,
     FILTERED,
+    LIMIT_SECONDS,
     MISSING,
     RUN_ON,
     SAY,
@@ -44,10 +45,19 @@ class RuntimeExecSuite(ContainerSuite):
         """Closing it is end of file for the process."""
         async with self.running(provider, spec()), provider.exec(WEB, ExecSpec(argv=CAT, stdin=True)) as session:
             assert session.stdin is not None
-            await session.stdin.send_all(b"there and back")
-            await session.stdin.aclose()
-            assert await read_all(session.stdout) == b"there and back"
-            assert await session.wait() == 0
+            sent = b"there and back" * 20_000  # far more than pipes hold
+            read: list[bytes] = []
+
+            async def read_on() -> None:
+                read.append(await read_all(session.stdout))
+
+            with trio.fail_after(LIMIT_SECONDS):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(read_on)
+                    await session.stdin.send_all(sent)
+                    await session.stdin.aclose()
+                assert read == [sent]
+                assert [await session.wait(), await session.wait()] == [0, 0]
 
     async def test_exec_without_input_finds_its_end(
         self, provider: RuntimeProvider, spec: Callable[..., ContainerSpec]

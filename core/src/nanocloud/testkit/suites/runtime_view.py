@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nanocloud.providers.runtime import (
@@ -14,12 +15,12 @@ from nanocloud.providers.runtime import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 from nanocloud.testkit.suites.containers import (
     CAT_FILE,
     CAT_MOUNT,
     FILTERED,
+    OVERWRITE,
     SAY,
     SHOW,
     STATUS,
@@ -61,6 +62,17 @@ class RuntimeViewSuite(ContainerSuite):
         file = ProjectedFile(path="/etc/projected", content=b"s3cret\n")
         assert await self.output(provider, spec(CAT_FILE, files=(file,))) == ["s3cret"]
 
+    async def test_what_is_read_only_cannot_be_written(
+        self, provider: RuntimeProvider, spec: Callable[..., ContainerSpec], tmp_path: Path
+    ) -> None:
+        """A small file that exists only on tmpfs and appears in the container at ``path`` (absolute), read-only."""
+        (tmp_path / "volume").mkdir()
+        (tmp_path / "volume" / "data").write_text("of the host")
+        mount = Mount(source=tmp_path / "volume", target="/mounted", read_only=True)
+        file = ProjectedFile(path="/etc/projected", content=b"s3cret", mode=0o666)
+        assert await self.output(provider, spec(OVERWRITE, mounts=(mount,), files=(file,))) == ["no", "no"]
+        assert (tmp_path / "volume" / "data").read_text() == "of the host"
+
     async def test_what_is_written_goes_with_the_container(
         self, provider: RuntimeProvider, spec: Callable[..., ContainerSpec], layers: tuple[Path, ...]
     ) -> None:
@@ -90,6 +102,13 @@ class RuntimeViewSuite(ContainerSuite):
         shown = fields_of(await self.output(provider, spec(STATUS)))
         assert shown["NoNewPrivs"] == "1"
 
+    async def test_namespaces_are_its_own(self, provider: RuntimeProvider, spec: Callable[..., ContainerSpec]) -> None:
+        """No-new-privileges, masked paths and namespaces always hold."""
+        async with self.running(provider, spec()) as started:
+            for kind in ("ipc", "mnt", "net", "pid", "uts"):
+                ours, its = Path(f"/proc/self/ns/{kind}"), Path(f"/proc/{started.pid}/ns/{kind}")
+                assert its.readlink() != ours.readlink()
+
     async def test_system_calls_are_filtered(
         self, provider: RuntimeProvider, spec: Callable[..., ContainerSpec]
     ) -> None:
@@ -97,14 +116,15 @@ class RuntimeViewSuite(ContainerSuite):
         shown = fields_of(await self.output(provider, spec(STATUS)))
         assert shown["Seccomp"] == FILTERED
 
-    async def test_output_islogged_in_the_cri_format(
+    async def test_output_is_logged_in_the_cri_format(
         self, provider: RuntimeProvider, spec: Callable[..., ContainerSpec]
     ) -> None:
         """The container's standard output and error are appended to ``ContainerSpec.log_path`` in the CRI log format
         (``<RFC 3339 nanoseconds> stdout|stderr F|P <text>``) without the server's help."""
-        async with self.running(provider, spec(SAY)):
-            await provider.wait(WEB)
-            assert sorted(logged(spec().log_path)) == [("stderr", "two"), ("stdout", "one")]
+        for times in (1, 2):
+            async with self.running(provider, spec(SAY)):
+                await provider.wait(WEB)
+                assert sorted(logged(spec().log_path)) == [("stderr", "two")] * times + [("stdout", "one")] * times
 
     async def test_the_log_is_for_root_alone(
         self, provider: RuntimeProvider, spec: Callable[..., ContainerSpec]

@@ -309,6 +309,37 @@ class StorageProviderSuite(StorageHistorySuite):
             assert [record.key for record in page.records] == [b"%03d" % number for number in range(limit)]
         assert len((await provider.range(b"", None)).records) == 300
 
+    async def test_a_limit_counts_what_is_there_at_the_revision(self, provider: StorageProvider) -> None:
+        """At most ``limit``, which is 1 or more, from the lowest key on; None: all of them."""
+        for key in (b"c", b"d", b"a", b"b"):
+            await put(provider, key)
+        await commit(provider, RecordDelete(b"a"), RecordDelete(b"c"))
+        for revision, keys in ((None, b"bd"), (4, b"ab"), (2, b"cd")):
+            page = await provider.range(b"", None, limit=2, revision=revision)
+            assert b"".join(record.key for record in page.records) == keys
+            assert page.more == (revision == 4)
+
+    async def test_a_range_is_read_from_one_state(self, provider: StorageProvider) -> None:
+        """The records with ``start <= key < end`` (``end`` None: no upper bound), all from one state."""
+        keys = [b"%03d" % number for number in range(200)]
+        await commit(provider, *(RecordPut(key, b"") for key in keys))
+        seen: set[int] = set()
+
+        async def read() -> None:
+            while len(seen) < 5:
+                page = await provider.range(b"0", b"2")
+                assert {record.mod_revision for record in page.records} == {page.revision}
+                assert len(page.records) == len(keys)
+                seen.add(page.revision)
+                await provider.wait_beyond(page.revision)
+            nursery.cancel_scope.cancel()
+
+        with trio.fail_after(LIMIT_SECONDS):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(read)
+                while True:
+                    await commit(provider, *(RecordPut(key, b"") for key in keys))
+
     async def test_a_page_says_whether_there_is_more(self, provider: StorageProvider) -> None:
         """Whether records follow that ``limit`` cut off."""
         await commit(provider, *(RecordPut(b"%d" % number, b"") for number in range(4)))
@@ -355,10 +386,12 @@ class StorageProviderSuite(StorageHistorySuite):
         """``expires_at`` is stored and given back with the value it was written with; a storage never removes a record
         by itself."""
         await put(provider, b"old", b"1", expires_at=1.5)
-        record = await provider.get(b"old")
-        assert record == Record(b"old", b"1", 1, 1, 1, 1.5)
-        assert (await provider.range(b"", None)).records == (record,)
-        assert [change.record for change in await history(provider)] == [record]
+        await put(provider, b"young", expires_at=4_102_444_800.000001)  # as fine as a clock's
+        old, young = await provider.get(b"old"), await provider.get(b"young")
+        assert old == Record(b"old", b"1", 1, 1, 1, 1.5)
+        assert young == Record(b"young", b"", 2, 2, 1, 4_102_444_800.000001)
+        assert (await provider.range(b"", None)).records == (old, young)
+        assert [change.record for change in await history(provider)] == [old, young]
 
     async def test_a_put_replaces_the_expiry(self, provider: StorageProvider) -> None:
         """Write value and expiry as one; an earlier expiry of the key is replaced, also by None."""

@@ -131,6 +131,33 @@ class StorageHistorySuite(ProviderSuite[StorageProvider]):
         nothing = await provider.changes(b"x", None, after=0, limit=7)
         assert (nothing.changes, nothing.through) == ((), 6)
 
+    async def test_who_follows_the_changes_misses_none(self, provider: StorageProvider) -> None:
+        """The page is complete up to this revision: reading goes on with ``after=through``."""
+        writers, each = 8, 20
+        followed: list[int] = []
+
+        async def follow() -> None:
+            after = 0
+            while after < writers * each:
+                last = await provider.wait_beyond(after)
+                page = await provider.changes(b"", None, after=after, limit=5)
+                assert after < page.through
+                assert page.changes
+                followed.extend(change.revision for change in page.changes)
+                assert (await provider.changes(b"", None, after=last, limit=1)).through >= last
+                after = page.through
+
+        async def write(number: int) -> None:
+            for count in range(each):
+                await put(provider, b"%d" % number, b"%d" % count)
+
+        with trio.fail_after(LIMIT_SECONDS):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(follow)
+                for number in range(writers):
+                    nursery.start_soon(write, number)
+        assert followed == list(range(1, writers * each + 1))
+
     async def test_what_is_not_reached_yet_is_refused(self, provider: StorageProvider) -> None:
         """FutureRevisionError: ``revision`` is not reached yet."""
         await put(provider, b"a")
@@ -181,6 +208,24 @@ class StorageHistorySuite(ProviderSuite[StorageProvider]):
         for after in (0, 1):
             with pytest.raises(CompactedError):
                 await provider.changes(b"", None, after=after, limit=10)
+
+    async def test_what_was_compacted_stays_so(self, make_provider: Callable[[], StorageProvider]) -> None:
+        """CompactedError: ``after`` lies before the compacted revision: some changes are forgotten."""
+        # Also by a later server, or a watch would go on over a past with holes.
+
+        async def compact(storage: StorageProvider, tell: Callable[[str], None]) -> None:
+            for _ in range(3):
+                await put(storage, b"a")
+            await storage.compact(2)
+
+        await self.end_abruptly(make_provider, compact)
+        async with make_provider() as storage:
+            assert (await storage.info()).compacted == 2
+            with pytest.raises(CompactedError):
+                await storage.get(b"a", revision=1)
+            with pytest.raises(CompactedError):
+                await storage.changes(b"", None, after=1, limit=10)
+            assert [change.revision for change in await history(storage, after=2)] == [3]
 
     async def test_what_was_before_a_change_outlives_its_compaction(self, provider: StorageProvider) -> None:
         """``previous`` is filled in also where its own revision was compacted."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -65,6 +66,34 @@ class VolumeProviderSuite(ProviderSuite[VolumeProvider]):
         for consumer in status.consumers:
             await provider.unpublish(DATA, consumer=consumer)
 
+    async def test_who_comes_while_another_goes_has_the_volume(self, provider: VolumeProvider) -> None:
+        """Calls for one volume may overlap."""
+        await provider.create(self.spec())
+        ((await provider.publish(DATA, consumer="web-0")) / "data").write_text("kept")
+        rounds = 20  # trio draws who of two is first
+        for number in range(rounds):
+            goes, comes = f"web-{number}", f"web-{number + 1}"
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(partial(provider.unpublish, DATA, consumer=goes))
+                nursery.start_soon(partial(provider.publish, DATA, consumer=comes))
+            [status] = await provider.list()
+            assert status.consumers == (comes,)
+            assert status.published_path is not None
+            assert (status.published_path / "data").read_text() == "kept"
+        await provider.unpublish(DATA, consumer=f"web-{rounds}")
+
+    async def test_the_longest_ids_are_told_apart(self, provider: VolumeProvider) -> None:
+        """``[a-z0-9][a-z0-9.-]{0,127}``; unique on the node, chosen by the caller."""
+        volumes = [VolumeId("long.name-" + "x" * 117 + last) for last in "ab"]
+        for volume in volumes:
+            await provider.create(self.spec(volume))
+            ((await provider.publish(volume, consumer="web")) / "data").write_text(volume)
+        assert [status.id for status in await provider.list()] == volumes
+        for volume in volumes:
+            assert ((await provider.publish(volume, consumer="job")) / "data").read_text() == volume
+            for consumer in ("web", "job"):
+                await provider.unpublish(volume, consumer=consumer)
+
     async def test_other_size_for_an_id_is_refused(self, provider: VolumeProvider) -> None:
         """InvalidError: the id exists with another size or file system."""
         made = await provider.create(self.spec())
@@ -81,8 +110,10 @@ class VolumeProviderSuite(ProviderSuite[VolumeProvider]):
             VolumeSpec(id=VolumeId("../escape"), size_bytes=32 * 1024**2),
             VolumeSpec(id=VolumeId("Upper"), size_bytes=32 * 1024**2),
             VolumeSpec(id=VolumeId("x" * 129), size_bytes=32 * 1024**2),
+            VolumeSpec(id=VolumeId(""), size_bytes=32 * 1024**2),
+            VolumeSpec(id=VolumeId("data\n"), size_bytes=32 * 1024**2),
         ],
-        ids=["no-size", "negative-size", "file-system", "path", "upper-case", "too-long"],
+        ids=["no-size", "negative-size", "file-system", "path", "upper-case", "too-long", "empty", "line"],
     )
     async def test_what_cannot_be_is_refused_and_makes_nothing(
         self, provider: VolumeProvider, spec: VolumeSpec
@@ -236,6 +267,37 @@ class VolumeProviderSuite(ProviderSuite[VolumeProvider]):
 
         await cancel_at_every_await(lambda: provider.publish(DATA, consumer="web"), look)
         await provider.delete(DATA)
+
+    async def test_a_cancelled_unpublish_can_be_done_again(self, provider: VolumeProvider) -> None:
+        """A cancelled call leaves nothing behind, or something that calling it again, ``list`` and ``remove`` put
+        right; the provider stays usable."""
+        await provider.create(self.spec())
+        path = await provider.publish(DATA, consumer="web")
+
+        async def look() -> None:
+            [status] = await provider.list()
+            assert (status.published_path is None) == (not status.consumers)
+            await provider.unpublish(DATA, consumer="web")
+            [status] = await provider.list()
+            assert (status.published_path, status.consumers) == (None, ())
+            assert await provider.publish(DATA, consumer="web") == path
+
+        await cancel_at_every_await(lambda: provider.unpublish(DATA, consumer="web"), look)
+        await provider.unpublish(DATA, consumer="web")
+
+    async def test_a_cancelled_delete_can_be_done_again(self, provider: VolumeProvider) -> None:
+        """A cancelled call leaves nothing behind, or something that calling it again, ``list`` and ``remove`` put
+        right; the provider stays usable."""
+
+        async def look() -> None:
+            await provider.delete(DATA)
+            assert list(await provider.list()) == []
+            await provider.create(self.spec())
+            assert os.listdir(await provider.publish(DATA, consumer="web")) == []
+            await provider.unpublish(DATA, consumer="web")
+
+        await provider.create(self.spec())
+        await cancel_at_every_await(lambda: provider.delete(DATA), look)
 
     async def test_volumes_outlive_a_killed_server(self, make_provider: Callable[[], VolumeProvider]) -> None:
         """Entering is idempotent on the host: a node that was killed enters again and finds what it left."""
