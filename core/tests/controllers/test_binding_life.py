@@ -359,6 +359,20 @@ async def test_what_was_begun_in_a_service_that_was_installed_anew_is_taken_back
         assert accounts.users == {}
 
 
+async def test_a_service_that_was_installed_anew_runs_nothing_that_was_asked_of_the_one_before(
+    machine: Simulation, mock_clock: MockClock, accounts: FakeAccounts
+) -> None:
+    async with machine.run() as server:
+        await started(server, "blog")
+        [done] = (await server.store.list(BINDING)).items
+        spec = {**done["spec"], "bundle": "shop", "owned": {"2": "shop"}}
+        for name, uid in {"late": "of-the-one-before", "in-time": spec["targetUid"]}.items():
+            meta = {"name": name, "namespace": "default"}
+            await server.store.create(BINDING, {"metadata": meta, "spec": spec | {"targetUid": uid}})
+            await server.pass_time(600)
+            assert len(ran(machine)) == (2 if name == "late" else 4)
+
+
 @pytest.mark.parametrize("change", ["renamed", "not selected", "uninstalled"])
 async def test_what_begins_in_the_moment_in_which_it_is_to_go_is_not_forgotten(
     machine: Simulation, mock_clock: MockClock, accounts: FakeAccounts, change: str

@@ -29,6 +29,7 @@ from nanocloud.models.meta import (
     labels_of,
     name_of,
     namespace_of,
+    owner_uids,
     parse_time,
     timestamp,
     uid_of,
@@ -126,7 +127,7 @@ class BindingsWorker:
         if 0 < delay <= _pause_seconds(attempts):  # what is farther off is due: the clock was set back meanwhile
             self._queue.add_after(key, delay)
             return
-        container = await self._ready_container(key[0], spec.target)
+        container = await self._ready_container(key[0], spec)
         if container is not None:
             # A run that was interrupted, by a crash of the server or by a stopped target, does not count.
             attempt = attempts if phase == BindingPhase.RUNNING.value else attempts + 1
@@ -139,10 +140,12 @@ class BindingsWorker:
                 if self._running.pop(key, None) is not None:
                     self._let_go((key[0], spec.target))
 
-    async def _ready_container(self, namespace: str, target: str) -> ContainerId | None:
-        pod = await self._parts.store.find(POD, namespace, f"{target}-0")
+    async def _ready_container(self, namespace: str, spec: BindingSpec) -> ContainerId | None:
+        pod = await self._parts.store.find(POD, namespace, f"{spec.target}-0")
         if pod is None or is_deleting(pod) or not condition_is_true(pod, "Ready"):
             return None  # its next change comes back here
+        if spec.target_uid and spec.target_uid not in owner_uids(pod):
+            return None  # of a target that was installed anew meanwhile: whoever asks asks anew
         container: str = pod["status"]["containerStatuses"][0].get("containerID", "")
         return ContainerId(container.removeprefix(ID_SCHEME))
 

@@ -115,6 +115,11 @@ def reference(obj: Object) -> Object:
     return {key: value for key, value in found.items() if value}
 
 
+def owner_uids(obj: Object) -> list[str]:
+    """Of the objects that it belongs to."""
+    return [str(owner.get("uid")) for owner in obj["metadata"].get("ownerReferences") or []]
+
+
 def owner_reference(owner: Object, *, controller: bool = True) -> Object:
     """The entry that ``metadata.ownerReferences`` of a dependant holds."""
     return {

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from nanocloud.models.meta import owner_uids
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -27,4 +29,4 @@ class Grouping:
 
 def by_owner(kind: ResourceKind) -> Grouping:
     """By the uids of the owner references."""
-    return Grouping(kind, lambda obj: (str(owner.get("uid")) for owner in obj["metadata"].get("ownerReferences") or []))
+    return Grouping(kind, owner_uids)

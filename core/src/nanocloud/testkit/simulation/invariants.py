@@ -249,14 +249,16 @@ def addresses_and_ports_are_given_once(network: FakeNetwork) -> Iterator[str]:
 
 
 def every_binding_has_come_to_an_end(scene: Scene) -> Iterator[str]:
-    """Done or given up, also where nobody waits for it; only one whose target does not run still has to."""
+    """Done or given up, also where nobody waits for it; one has to wait where the target that it names does not run."""
     for binding in scene.bindings:
         spec, status = binding_spec_of(binding), binding_status_of(binding)
-        target: Object = scene.bundles.get(spec.target, {}).get("status") or {}
+        target = scene.bundles.get(spec.target)
+        if target is None or uid_of(target) != spec.target_uid or _phase(target) != "Running":
+            continue
         phase, attempts = status.get("phase"), int(status.get("attempts", 0))
         is_given_up = attempts >= MAX_ATTEMPTS and phase != BindingPhase.RUNNING.value
         has_ended = not is_revocation(spec) and (is_given_up or phase == BindingPhase.COMPLETED.value)
-        if target.get("phase") == "Running" and not has_ended:
+        if not has_ended:
             yield f"{name_of(binding)} is {phase} after {attempts} attempts although {spec.target} runs"
 
 
@@ -275,7 +277,11 @@ def what_is_recorded_as_bound_is_bound(scene: Scene) -> Iterator[str]:
 
 
 def _runs(scene: Scene, name: str) -> bool:
-    return (scene.bundles.get(name, {}).get("status") or {}).get("phase") == "Running"
+    return name in scene.bundles and _phase(scene.bundles[name]) == "Running"
+
+
+def _phase(bundle: Object) -> object:
+    return (bundle.get("status") or {}).get("phase")
 
 
 def every_account_belongs_to_somebody(scene: Scene) -> Iterator[str]:
