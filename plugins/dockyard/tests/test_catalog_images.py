@@ -72,15 +72,18 @@ class Box:
         """Run one more process in the container; ``secret`` is a memory file behind /dev/fd/3."""
         uid, gid = (user or self._user).split(":")
         descriptors: tuple[int, ...] = ()
+        given: tuple[str, ...] = ()
         with ExitStack() as stack:
             if secret is not None:
                 descriptor = os.memfd_create("secret")
                 stack.callback(os.close, descriptor)
                 os.write(descriptor, secret)
-                os.dup2(descriptor, 3) if descriptor != 3 else None
-                descriptors = (3,)
+                descriptors = (descriptor,)
+                # 3 is only the other process's to give away: in this one somebody else may have it.
+                given = ("sh", "-c", 'exec "$@" 3< "$0"', f"/dev/fd/{descriptor}")
             return subprocess.run(
                 (
+                    *given,
                     *("nsenter", f"--target={self._pid()}", "--mount", "--pid", "--net", "--root", "--wd"),
                     *("setpriv", f"--reuid={uid}", f"--regid={gid}", *UNPRIVILEGED, "--"),
                     *("env", "-i", *BINDING_ENVIRONMENT, *argv),
