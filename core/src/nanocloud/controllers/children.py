@@ -102,6 +102,7 @@ def binding_name(bundle: str, step: str) -> str:
 
 
 async def binding_of(store: ObjectStore, bundle: Object, step: str) -> Object | None:
+    """The Binding that runs the step, if there is one now."""
     return await store.find(BINDING, namespace_of(bundle), binding_name(name_of(bundle), step))
 
 

@@ -125,6 +125,7 @@ async def withdraw(store: ObjectStore, bundle: Object, binding: Object, provider
     """
     spec = spec_of(binding)
     if has_begun(binding) and spec.revocable:
+        # Asked for by nobody: what is left of it after a crash must not pass for done when it is asked for again.
         binding = await store.update(BINDING, binding | {"spec": binding["spec"] | {"run": ""}})
         await ensure_revocation(store, bundle, Made.of_binding(spec), provider)
     await remove(store, binding)
