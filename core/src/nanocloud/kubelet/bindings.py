@@ -124,7 +124,8 @@ class BindingsWorker:
         if attempts >= MAX_ATTEMPTS and phase != BindingPhase.RUNNING.value and not is_revocation(spec):
             return
         delay = (parse_time(status.get("nextAttemptAt")) or 0.0) - self._parts.clock()
-        if 0 < delay <= _pause_seconds(attempts):  # what is farther off is due: the clock was set back meanwhile
+        # What is farther off is due: the clock was set back meanwhile. A second more is rounding, or a clock's slewing.
+        if 0 < delay <= _pause_seconds(attempts) + 1:
             self._queue.add_after(key, delay)
             return
         container = await self._ready_container(key[0], spec)
