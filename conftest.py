@@ -31,7 +31,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="NANOCLOUD_TEST_STATE does not name a folder for built images"))
     side_by_side = hasattr(config, "workerinput")
     if side_by_side:
-        items.sort(key=_turn)
+        uses_images = {item.path for item in items if item.get_closest_marker("images") is not None}
+        items.sort(key=lambda item: _turn(item, uses_images=item.path in uses_images))
         for item in items:
             item.add_marker(pytest.mark.xdist_group(_lane(item) or item.path.relative_to(config.rootpath).as_posix()))
     result = yield
@@ -53,9 +54,8 @@ def _lane(item: pytest.Item) -> str:
     return "machine" if item.get_closest_marker("root") is not None else ""
 
 
-def _turn(item: pytest.Item) -> tuple[int, bool]:
-    """One lane begins with the images, the other comes to them when they are built."""
-    uses_images = item.get_closest_marker("images") is not None
+def _turn(item: pytest.Item, *, uses_images: bool) -> tuple[int, bool]:
+    """One lane begins with the images, the other comes to them when they are built. Files stay whole."""
     match _lane(item):
         case "nodes":
             return 0, uses_images
