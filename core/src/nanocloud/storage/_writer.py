@@ -34,6 +34,7 @@ _GROUP_TRANSACTIONS = 256
 _GROUP_BYTES = 16 << 20
 _SWEEP_REVISIONS = 128  # a few milliseconds of deleting, when no writer waits
 _SWEEP_REVISIONS_BESIDE = 16  # with a group at the least; twice its size keeps up with any
+_LULL_SECONDS = 0.005  # writers that were just told are back within a fraction of it
 _IDLE_SECONDS = 0.2
 _SYNC_FAILURES = {sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC}
 
@@ -91,7 +92,7 @@ class Writer:
         # The thread's own:
         self._sweeping: list[Compaction] = []
         self._swept, self._floor = _apply.sweep_range(connection)
-        self._checkpointed = self._reserved = False
+        self._checkpointed = self._reserved = self._has_committed = False
         self._newest = _apply.Newest()
         self._thread = threading.Thread(target=self._run, name="nanocloud-storage-writer")
 
@@ -140,15 +141,14 @@ class Writer:
         journal. False when it is time to end.
         """
         with self._wakeup:
-            while not (self._requests or self._compactions or self._closing or self._swept < self._floor):
-                is_done = self._checkpointed and self._reserved
-                if not self._wakeup.wait(None if is_done else _IDLE_SECONDS):
+            while not (self._requests or self._compactions or self._closing):
+                if not self._wakeup.wait(self._patience()):
                     break
             group, rest = _split(self._requests)
             self._requests = rest
             compactions, self._compactions = self._compactions, []
             closing = self._closing
-        has_committed = bool(group) and self._commit(group)
+        has_committed = self._has_committed = bool(group) and self._commit(group)
         if compactions:
             self._compact(compactions)
         if self._swept < self._floor and not closing and not has_committed:
@@ -158,6 +158,13 @@ class Writer:
         elif not (group or compactions or closing or self._reserved):
             self._reserved = reserve_journal(self._database)
         return not closing or bool(rest)
+
+    def _patience(self) -> float | None:
+        """How long to wait for a request before there is something else to do; None: nothing is left."""
+        if self._swept < self._floor:
+            # What is swept now, and not along with the next group, costs a sync of its own that this group waits for.
+            return _LULL_SECONDS if self._has_committed else 0.0
+        return None if self._checkpointed and self._reserved else _IDLE_SECONDS
 
     def _commit(self, group: list[Request]) -> bool:
         """Commit a group, and with it a part of a sweep that is under way: that costs no sync of its own then."""
