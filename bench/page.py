@@ -100,9 +100,9 @@ for size in (10, 100, 1000):
 
 
 def drawn(files: Iterable[Path]) -> str:
-    """The part of the page between the marks, from files of results, oldest first."""
+    """The part of the page between the marks, from files of results: of each measure its newest."""
     newest: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
-    for result, facts in _results(files):
+    for result, facts in sorted(_results(files), key=lambda found: found[0].get("at", "")):
         newest[result["name"]] = (result, facts)
     lines: list[str] = []
     known = list(SECTIONS)
@@ -126,9 +126,8 @@ def page(text: str, files: Iterable[Path]) -> str:
 
 
 def result_files() -> list[Path]:
-    """Oldest first, by the time of their last line; files of changed trees do not count."""
-    files = [file for file in RESULTS.glob("*.jsonl") if not file.stem.endswith("+")]
-    return sorted(files, key=lambda file: (json.loads(file.read_text().splitlines()[-1]).get("at", ""), file.name))
+    """Files of changed trees do not count."""
+    return sorted(file for file in RESULTS.glob("*.jsonl") if not file.stem.endswith("+"))
 
 
 def _results(files: Iterable[Path]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
