@@ -53,6 +53,13 @@ CAPABILITIES = {"CAP_CHOWN": 0, "CAP_KILL": 5}
 STOP_CODES = {"SIGTERM": 3, "SIGUSR1": 4}
 
 
+CANCELLED = (
+    "A cancelled call leaves nothing behind, or something that calling it again, ``list`` and ``remove`` put right; "
+    "the provider stays usable."
+)
+"""A sentence of several contracts."""
+
+
 def program(spec: ContainerSpec) -> FakeProgram:
     """The programs of the suite, as a container with a shell would run them."""
     match spec.argv:
