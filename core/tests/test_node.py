@@ -342,6 +342,20 @@ async def test_the_log_names_plugins_that_are_not_in_use_though_nobody_said_so(
     assert told["a plugin is incompatible"]["reason"].startswith("states no NANOCLOUD_CONTRACTS")
 
 
+@asynccontextmanager
+async def serving(
+    config: NodeConfig, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[list[Any], trio.CancelScope]]:
+    """The whole program, once it serves, and until it has ended: what it logs, and the scope that it runs in."""
+    monkeypatch.setattr(node_module, "plugin_host", lambda _: host())
+    with capture_logs() as logs, trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve_until_signal, config)
+            while not any(entry["event"] == "nanocloud is serving" for entry in logs):
+                await trio.testing.wait_all_tasks_blocked(0.01)
+            yield logs, nursery.cancel_scope
+
+
 @pytest.fixture
 def few_files() -> Iterator[int]:
     """The limit of open files that a process gets unasked, for the time of a test; the hard one is given."""
@@ -354,13 +368,8 @@ def few_files() -> Iterator[int]:
 async def test_the_server_allows_itself_more_files_than_it_takes_connections(
     config: NodeConfig, monkeypatch: pytest.MonkeyPatch, few_files: int
 ) -> None:
-    monkeypatch.setattr(node_module, "plugin_host", lambda _: host())
-    with capture_logs() as logs, trio.fail_after(20):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(serve_until_signal, config)
-            while not any(entry["event"] == "nanocloud is serving" for entry in logs):
-                await trio.testing.wait_all_tasks_blocked(0.01)
-            nursery.cancel_scope.cancel()
+    async with serving(config, monkeypatch) as (_, scope):
+        scope.cancel()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     assert (soft, hard) == (min(16_384, few_files) if few_files > 0 else 16_384, few_files)
 
@@ -369,11 +378,6 @@ async def test_the_server_allows_itself_more_files_than_it_takes_connections(
 async def test_a_signal_ends_the_server(
     config: NodeConfig, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
-    monkeypatch.setattr(node_module, "plugin_host", lambda _: host())
-    with capture_logs() as logs, trio.fail_after(20):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(serve_until_signal, config)
-            while not any(entry["event"] == "nanocloud is serving" for entry in logs):
-                await trio.testing.wait_all_tasks_blocked(0.01)
-            os.kill(os.getpid(), number)
+    async with serving(config, monkeypatch) as (logs, _):
+        os.kill(os.getpid(), number)
     assert logs[-1] == {"event": "stopping", "signal": number.name, "log_level": "info"}
